@@ -1,0 +1,430 @@
+"""What a run is asked to do: read from `params/`, checked against the glossary before anything starts. No torch.
+
+    python -m helpers.parameters check <profile> [NN …] [--set name=value …]
+
+ends with status 2 and one line for each fault.
+"""
+
+import argparse
+import ast
+import hashlib
+import html
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers import glossary as _glossary
+from helpers.glossary import ParameterError, ParameterErrors, Term, checked, nearest, show
+
+__all__ = ["OBJECTIVE_VERSIONS", "ROOT", "ParameterError", "ParameterErrors", "Parameters", "Recipe", "Term"]
+
+ROOT: Path = Path(__file__).resolve().parent.parent
+
+# Part of a recipe's hash: raise a number when the objective's loss changes, and its networks are trained anew.
+OBJECTIVE_VERSIONS: dict[str, int] = {"standard": 1, "madry": 1, "trades": 1}
+
+# Keys of an entry that do not change what is trained.
+_WITHOUT_EFFECT = {"published", "url", "checkpoint_every"}
+# (key, value) → the keys that it needs beside it.
+_NEEDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("objective", "madry"): ("attack_norm", "n_steps", "start"),
+    ("objective", "trades"): ("attack_norm", "n_steps", "start", "beta"),
+    ("attack_norm", "linf"): ("epsilon_255", "step_size_255"),
+    ("attack_norm", "l2"): ("epsilon_l2", "step_size_l2"),
+    ("start", "gaussian"): ("start_std",),
+    ("schedule", "one_cycle"): ("pct_start",),
+    ("schedule", "step"): ("milestones", "decay"),
+    ("architecture", "wrn"): ("depth", "width"),
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+# The glossary and what there is
+
+
+def _where(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _terms() -> dict[str, dict[str, Term]]:
+    path = ROOT / "params" / "schema.yaml"
+    return _glossary.read_terms(path, where=_where(path))
+
+
+def glossary() -> dict[str, Term]:
+    """Every name a notebook's YAML, networks.yaml or profile.yaml may hold."""
+    terms = _terms()
+    return {**terms["parameters"], **terms["recipe"], **terms["profile"]}
+
+
+def metrics() -> dict[str, Term]:
+    """Every name a record's scalar may carry, with unit and meaning."""
+    return dict(_terms()["metrics"])
+
+
+def profiles() -> list[str]:
+    """The folders of `params/` that hold a profile.yaml."""
+    return sorted(path.parent.name for path in (ROOT / "params").glob("*/profile.yaml"))
+
+
+def _folder(profile: object) -> Path:
+    """params/<profile>, or an error that names the nearest profile."""
+    if not isinstance(profile, str) or profile not in profiles():
+        raise ParameterError("params", "profile", nearest(str(profile), profiles()), got=repr(profile))
+    return ROOT / "params" / profile
+
+
+def notebooks(profile: str) -> list[str]:
+    """The notebooks a profile runs: the names of its NN_*.yaml, in order."""
+    return sorted(path.stem for path in _folder(profile).glob("[0-9][0-9]_*.yaml"))
+
+
+def named(profile: str, wanted: list[str]) -> list[str]:
+    """Full names of notebooks given by number, by the start of their name or by path; all of them for no names.
+
+    >>> named("digits", ["1"]) == named("digits", ["01"])
+    True
+    """
+    there = notebooks(profile)
+    found = []
+    for name in wanted:
+        stem = Path(name).name.removesuffix(".ipynb").removesuffix(".yaml")
+        number = stem.zfill(2) + "_" if stem.isdigit() else stem
+        matching = [full for full in there if full == stem] or [full for full in there if full.startswith(number)]
+        if len(matching) != 1:
+            got = f"{name!r}" if not matching else f"{name!r}, which fits {', '.join(matching)}"
+            raise ParameterError(f"params/{profile}", "notebook", nearest(stem, there), got=got)
+        found += matching
+    return sorted(set(found)) if wanted else there
+
+
+def profile_facts(profile: str) -> dict[str, Any]:
+    """The checked contents of a profile's profile.yaml: title, cost, threads."""
+    path = _folder(profile) / "profile.yaml"
+    values = _glossary.read_yaml(path, where=_where(path))
+    return _check_all(values, _terms()["profile"], where=_where(path))
+
+
+def _check_all(values: Mapping[str, Any], terms: Mapping[str, Term], *, where: str) -> dict[str, Any]:
+    """Check every value and that each name is known and none but optional ones is missing; all faults at once."""
+    faults: list[ParameterError] = []
+    good: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            if name not in terms:
+                raise ParameterError(where, name, nearest(name, terms), got=f"{name!r}")
+            good[name] = checked(terms[name], value, where=where)
+        except ParameterError as fault:
+            faults.append(fault)
+    if where.endswith("profile.yaml"):
+        missing = [name for name, term in terms.items() if not term.optional and name not in values]
+        faults += [ParameterError(where, name, terms[name].expected, got="nothing") for name in missing]
+    if faults:
+        raise faults[0] if len(faults) == 1 else ParameterErrors(faults)
+    return good
+
+
+# A notebook's parameters
+
+
+class Parameters:
+    """The values in force for one notebook, read by attribute: `p.n_steps`.
+
+    `profile` and `notebook` name it, `folder` is where its results go (figures/<profile>/<notebook>), `values` is a
+    dict of all values and `digest` a hash of them and of the networks they name. Nothing can be assigned.
+    """
+
+    profile: str
+    notebook: str
+    digest: str
+
+    def __init__(self, notebook: str, profile: str, *, values: Mapping[str, Any]) -> None:
+        there = recipes(profile) if values.get("networks") else {}
+        named_networks = {n: [there[n].digest(s) for s in there[n].seeds] for n in values.get("networks", [])}
+        digest = _hash({"notebook": notebook, "profile": profile, "values": values, "networks": named_networks})
+        vars(self).update(notebook=notebook, profile=profile, digest=digest, _values=_copy(dict(values)))
+
+    @property
+    def folder(self) -> Path:
+        """Where this notebook's records, figures and tables go."""
+        return ROOT / "figures" / self.profile / self.notebook
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Name → value, a copy."""
+        copy: dict[str, Any] = _copy(vars(self)["_values"])
+        return copy
+
+    def __getattr__(self, name: str) -> Any:
+        values = vars(self).get("_values", {})
+        if name.startswith("_") or name not in values:
+            raise AttributeError(
+                f"{name!r} is not a parameter of {vars(self).get('notebook')}: {nearest(name, values)}"
+            )
+        return _copy(values[name])
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"parameters cannot be changed ({name} = {value!r}): change the YAML or the first cell")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *vars(self)["_values"]]
+
+    def _lines(self) -> Iterator[tuple[str, str, str, str]]:
+        terms = glossary()
+        for name, value in vars(self)["_values"].items():
+            yield name, json.dumps(value, ensure_ascii=False), terms[name].unit, terms[name].meaning
+
+    def __repr__(self) -> str:
+        head = f"{self.notebook} · profile {self.profile} · {self.digest}"
+        return "\n".join([head, *(f"  {n} = {v} {u}  # {m}".replace("   #", "  #") for n, v, u, m in self._lines())])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(text)}</td>" for text in line) + "</tr>"
+            for line in self._lines()
+        )
+        head = html.escape(f"{self.notebook} · profile {self.profile} · {self.digest}")
+        names = "".join(f"<th style='text-align:left'>{text}</th>" for text in ("name", "value", "unit", "meaning"))
+        return f"<table><caption>{head}</caption><tr>{names}</tr>{rows}</table>"
+
+
+def _copy(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def read(notebook: str, profile: str) -> dict[str, Any]:
+    """The checked values of params/<profile>/<notebook>.yaml, the networks it names included."""
+    path = _folder(profile) / f"{notebook}.yaml"
+    if not path.exists():
+        raise ParameterError(f"params/{profile}", "notebook", nearest(notebook, notebooks(profile)), got=repr(notebook))
+    values = _check_all(_glossary.read_yaml(path, where=_where(path)), _terms()["parameters"], where=_where(path))
+    _check_networks(values, profile, where=_where(path))
+    return values
+
+
+def _check_networks(values: Mapping[str, Any], profile: str, *, where: str) -> None:
+    for name in values.get("networks", []):
+        recipe(profile, name, where=f"{where}: networks")
+
+
+def load(notebook: str, cell: Mapping[str, object]) -> Parameters:
+    """The parameters in force in `notebook`: the profile's YAML, overridden by what its parameters cell sets.
+
+    `cell` is the notebook's globals(): `profile`, and every name of the YAML, where None means the YAML's value. Other
+    variables are let pass, but a parameter of the glossary that the YAML lacks, a name of the YAML that the cell
+    lacks, and a name that papermill injected and nobody knows are errors.
+    """
+    where = f"{notebook}, parameters cell"
+    if "profile" not in cell:
+        raise ParameterError(where, "profile", nearest("profile", profiles()), got="nothing")
+    profile = cell["profile"]
+    values = read(notebook, _folder(profile).name)
+    terms = _terms()["parameters"]
+    for name in values.keys() - cell.keys():
+        raise ParameterError(
+            where, name, f"it set to None or a value, as in params/{profile}/{notebook}.yaml", got="nothing"
+        )
+    for name in [*_injected(cell), *(name for name in cell if name in terms)]:
+        if name not in values and name != "profile":
+            raise ParameterError(where, name, nearest(name, values), got=repr(name))
+    overrides = {name: cell[name] for name in values if cell[name] is not None}
+    values.update(_check_all(overrides, terms, where=where))
+    _check_networks(values, str(profile), where=where)
+    return Parameters(notebook, str(profile), values=values)
+
+
+def _injected(cell: Mapping[str, object]) -> list[str]:
+    """Names assigned in the cell that papermill injects, as IPython's `In` remembers it (papermill only warns)."""
+    history = cell.get("In")
+    names: list[str] = []
+    for source in history if isinstance(history, list) else []:
+        if isinstance(source, str) and source.lstrip().startswith("# Parameters\n"):
+            names += assigned(source)
+    return names
+
+
+def assigned(source: str) -> list[str]:
+    """Names that a cell's plain assignments set, in order.
+
+    >>> assigned("# Parameters\\nn_steps = 3\\nseeds = [0]")
+    ['n_steps', 'seeds']
+    """
+    names = []
+    for statement in ast.parse(source).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+# Recipes of trained networks
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One network of networks.yaml: its checked entry (every key, None where not given) and its seeds."""
+
+    profile: str
+    name: str
+    entry: dict[str, Any]
+    seeds: tuple[int, ...]
+
+    def digest(self, seed: int) -> str:
+        """Hash of what is trained: the entry, the seed and the objective's version. 12 hexadecimal digits."""
+        given = {k: v for k, v in self.entry.items() if v is not None and k not in _WITHOUT_EFFECT}
+        version = OBJECTIVE_VERSIONS.get(self.entry.get("objective") or "", 0)
+        return _hash({"entry": given, "seed": seed, "version": version})
+
+    def folder(self, seed: int) -> Path:
+        """Where this network of this seed lies: figures/<profile>/networks/<name>/seed<k>-<digest>."""
+        return ROOT / "figures" / self.profile / "networks" / self.name / f"seed{seed}-{self.digest(seed)}"
+
+
+def recipes(profile: str) -> dict[str, Recipe]:
+    """Every recipe of params/<profile>/networks.yaml by name, grids expanded into names like `trades@beta=3`."""
+    path = _folder(profile) / "networks.yaml"
+    if not path.exists():
+        return {}
+    where = _where(path)
+    faults: list[ParameterError] = []
+    found: dict[str, Recipe] = {}
+    for name, entry in _glossary.read_yaml(path, where=where).items():
+        if name.startswith("."):
+            continue  # a block that others merge by `<<:`
+        try:
+            if not _NAME.fullmatch(name):
+                raise ParameterError(where, name, "letters, digits, _ . -", got=repr(name))
+            if not isinstance(entry, dict):
+                raise ParameterError(where, name, "lines of `name: value`", got=show(entry))
+            found.update({r.name: r for r in _expand(profile, name, entry=entry, where=f"{where}: {name}")})
+        except ParameterError as fault:
+            faults += fault.faults if isinstance(fault, ParameterErrors) else [fault]
+    if faults:
+        raise faults[0] if len(faults) == 1 else ParameterErrors(faults)
+    return found
+
+
+def recipe(profile: str, name: str, *, where: str | None = None) -> Recipe:
+    """The recipe of that name; an unknown name is an error with the nearest known one."""
+    there = recipes(profile)
+    if name not in there:
+        raise ParameterError(where or f"params/{profile}/networks.yaml", name, nearest(name, there), got=repr(name))
+    return there[name]
+
+
+def recipe_terms() -> dict[str, Term]:
+    """The names an entry of networks.yaml may hold (beside `grid`)."""
+    terms = _terms()
+    return {**{name: term for name, term in terms["parameters"].items() if term.recipe}, **terms["recipe"]}
+
+
+def _expand(profile: str, name: str, *, entry: dict[str, Any], where: str) -> Iterator[Recipe]:
+    terms = recipe_terms()
+    grid = entry.get("grid", {})
+    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+        raise ParameterError(where, "grid", "a name with a list of values on each line", got=show(grid))
+    fixed = {key: value for key, value in entry.items() if key != "grid"}
+    for point in itertools.product(*grid.values()):
+        values = _check_all(
+            {"seeds": [0], "source": "train", **fixed, **dict(zip(grid, point, strict=True))}, terms, where=where
+        )
+        _check_complete(values, terms, where=where)
+        seeds = tuple(values.pop("seeds"))
+        if len(set(seeds)) < len(seeds):
+            raise ParameterError(where, "seeds", "each seed once", got=show(list(seeds)))
+        suffix = ",".join(f"{key}={_short(values[key])}" for key in grid)
+        complete = {key: values.get(key) for key in terms if key != "seeds"}
+        yield Recipe(profile, f"{name}@{suffix}" if suffix else name, complete, seeds)
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_complete(values: Mapping[str, Any], terms: Mapping[str, Term], *, where: str) -> None:
+    """Refuse an entry that lacks a key which its source, or another of its values, needs."""
+    source = values["source"]
+    needed = {name: f"{terms[name].expected} (source {source})" for name in terms if source in terms[name].required}
+    if source == "train":
+        for (key, value), others in _NEEDS.items():
+            if values.get(key) == value:
+                needed |= {other: f"{terms[other].expected} ({key} {value})" for other in others}
+    for name, expected in needed.items():
+        if values.get(name) is None:
+            raise ParameterError(where, name, expected.replace(" or null", ""), got="nothing")
+
+
+# Before a run
+
+
+def check(profile: str, wanted: list[str], *, overrides: Mapping[str, object] | None = None) -> list[ParameterError]:
+    """Every fault of a profile: its profile.yaml, networks.yaml, and the YAML and cell of the wanted notebooks."""
+    faults: list[ParameterError] = []
+
+    def collect(function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except ParameterError as fault:
+            faults.extend(fault.faults if isinstance(fault, ParameterErrors) else [fault])
+
+    if collect(_folder, profile) is None:
+        return faults
+    collect(profile_facts, profile)
+    collect(recipes, profile)
+    for notebook in collect(named, profile, wanted) or []:
+        collect(_check_notebook, notebook, profile, overrides or {})
+    return list({str(fault): fault for fault in faults}.values())
+
+
+def _check_notebook(notebook: str, profile: str, overrides: Mapping[str, object]) -> None:
+    values = read(notebook, profile)
+    path = ROOT / "notebooks" / f"{notebook}.ipynb"
+    cell = {"profile": profile, **dict.fromkeys(cell_names(path))}
+    load(notebook, {**cell, **overrides})
+    for name in overrides.keys() - values.keys():
+        raise ParameterError("command line", name, nearest(name, values), got=repr(name))
+
+
+def cell_names(path: Path) -> list[str]:
+    """The names that a notebook's cell tagged `parameters` sets, in order."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        raise ParameterError(_where(path), "file", "a notebook", got="no such file, or not a notebook") from None
+    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise ParameterError(_where(path), "cells", "one cell tagged `parameters`", got=f"{len(tagged)}")
+    return assigned("".join(tagged[0]["source"]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: `check <profile> [NN …] [--set name=value …]`."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.parameters", description=__doc__)
+    parser.add_argument("command", choices=["check"])
+    parser.add_argument("profile")
+    parser.add_argument("notebooks", nargs="*")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="name=value", help="a value as papermill -p gives it"
+    )
+    given = parser.parse_args(arguments)
+    overrides = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in given.set)}
+    faults = check(given.profile, given.notebooks, overrides=overrides)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 2 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
