@@ -1,0 +1,89 @@
+"""Which files a notebook's results depend on: itself and the `helpers` modules it imports, found without importing."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def of(path: Path | str) -> list[Path]:
+    """`path` (a notebook or a module) followed by the modules of `helpers` that it imports, directly or not, sorted.
+
+    Imports inside functions count; those by name (`importlib`) do not. A file that Python cannot read is a
+    ValueError which names it.
+
+    >>> [path.name for path in of(PACKAGE / "sources.py")]
+    ['sources.py']
+    """
+    path = Path(path).resolve()
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += _imported(current)
+    return [path, *sorted(found - {path})]
+
+
+def digest(paths: Iterable[Path | str]) -> str:
+    """Hash of the files' code, 12 hexadecimal digits: names and bytes; of a notebook only its code cells.
+
+    Saving a notebook with outputs, or changing its prose, leaves the digest as it is.
+    """
+    total = hashlib.sha256()
+    for path in map(Path, paths):
+        code = code_of(path)
+        total.update(f"{path.name}\0{len(code)}\0{code}".encode())
+    return total.hexdigest()[:12]
+
+
+def code_of(path: Path) -> str:
+    """The Python code in a module, or in a notebook's code cells (lines of shell and magics are blanked)."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    try:
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        sources = ["".join(cell["source"]) for cell in cells]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a notebook, got {error!r}") from None
+    return "\n".join(_plain(source) for source in sources if not source.startswith("%%"))
+
+
+def _plain(source: str) -> str:
+    return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in source.splitlines())
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    """Files of the modules of `helpers` named in `path`'s import statements."""
+    try:
+        tree = ast.parse(code_of(path))
+    except SyntaxError as error:
+        raise ValueError(f"{path}: expected Python, got {error.msg} on line {error.lineno}") from None
+    for node in ast.walk(tree):
+        for name in _names(node):
+            parts = name.split(".")
+            if parts[0] == PACKAGE.name:
+                yield from _files(parts[1:])
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """Dotted names that an import statement may mean; relative ones are taken from `helpers`, which is flat."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            base = f"{PACKAGE.name}.{base}".rstrip(".")
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _files(parts: list[str]) -> Iterator[Path]:
+    yield PACKAGE / "__init__.py"
+    if parts and (PACKAGE / f"{parts[0]}.py").exists():
+        yield PACKAGE / f"{parts[0]}.py"
