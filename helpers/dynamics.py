@@ -7,11 +7,17 @@ the number of phases from the Bayesian information criterion, so that "no phase 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from helpers.history import History
+
+PROBES = ("train", "test")
 
 # A break must lower the BIC by this much: "very strong" on the scale of Kass & Raftery (1995, JASA 90, p. 777).
 # Measured on 1,000 flat curves of 30 epochs with white noise: a break is found in 0.1 % (with margin 0 in 9 %, because
@@ -62,6 +68,34 @@ class Phases:
             f"{fewer.bic - self.chosen.bic:.1f} below {fewer.pieces} piece{'s' * (fewer.pieces > 1)}, "
             f"squared error {kept:.0%} smaller"
         )
+
+
+def curves(histories: Mapping[tuple[str, int], History]) -> pd.DataFrame:
+    """Every curve of some trainings, by (network, seed), as one tidy frame: one row for each probe and epoch.
+
+    Columns: network, seed, probe ("train" or "test"), epoch, and what the histories follow on both probes, named
+    without the probe: clean_error, pgd_error (%), energy, energy_adv, delta_energy … (nat). Raises ValueError for a
+    network that was followed without an attack.
+    """
+    blocks = []
+    for (network, seed), history in histories.items():
+        for probe in PROBES:
+            names = [name for name in history.scalars if name.endswith(f"_{probe}")]
+            columns = {name.removesuffix(f"_{probe}"): history.scalars[name] for name in names}
+            if "delta_energy" not in columns:
+                raise ValueError(f"expected a history with ΔE on the {probe} probe, got {network} without an attack")
+            where = {"network": network, "seed": seed, "probe": probe, "epoch": history.scalars["epoch"]}
+            blocks.append(pd.DataFrame(where | columns))
+    return pd.concat(blocks, ignore_index=True)
+
+
+def plane(history: History, *, probe: str, n_shown: int) -> pd.DataFrame:
+    """Energies of the first `n_shown` images of a probe in each epoch: epoch, image, E, E_y, E_adv, E_y_adv."""
+    energies = {name: history.arrays[f"{probe}/{name}"][:, :n_shown] for name in ("E", "E_y", "E_adv", "E_y_adv")}
+    epochs, n = energies["E"].shape
+    where = {"epoch": np.repeat(np.asarray(history.scalars["epoch"]), n)}
+    where["image"] = np.tile(history.arrays[f"{probe}/index"][:n], epochs)
+    return pd.DataFrame(where | {name: values.reshape(-1) for name, values in energies.items()})
 
 
 def phases(epochs: np.ndarray, values: np.ndarray, *, max_pieces: int = 3, shortest: int = 3) -> Phases:

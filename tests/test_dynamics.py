@@ -1,5 +1,7 @@
 """Known breaks, the rate of false ones, and the published curve."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,3 +113,36 @@ def test_reading_at_a_fraction_of_training():
 def test_what_cannot_be_fitted_is_refused(epochs, values, expected):
     with pytest.raises(ValueError, match=expected):
         dynamics.phases(epochs, values)
+
+
+def _history(*, attacked: bool = True, n_epochs: int = 4, n: int = 5) -> SimpleNamespace:
+    scalars = {"epoch": list(range(1, n_epochs + 1)), "train_loss": [1.0] * n_epochs}
+    arrays = {}
+    for probe, offset in (("train", 0.0), ("test", 100.0)):
+        scalars |= {f"clean_error_{probe}": [offset + e for e in range(n_epochs)]}
+        if attacked:
+            scalars |= {f"delta_energy_{probe}": [offset - e for e in range(n_epochs)]}
+        for k, name in enumerate(("E", "E_y", "E_adv", "E_y_adv")):
+            arrays[f"{probe}/{name}"] = offset + 10 * k + np.arange(n_epochs * n).reshape(n_epochs, n)
+        arrays[f"{probe}/index"] = 7 + np.arange(n)
+    return SimpleNamespace(scalars=scalars, arrays=arrays)
+
+
+def test_curves_have_a_row_for_each_network_seed_probe_and_epoch():
+    frame = dynamics.curves({("madry", 0): _history(), ("madry", 1): _history(), ("trades", 0): _history()})
+    assert len(frame) == 3 * 2 * 4
+    row = frame[(frame["network"] == "madry") & (frame["seed"] == 1) & (frame["probe"] == "test")].iloc[2]
+    assert (row["epoch"], row["clean_error"], row["delta_energy"]) == (3, 102, 98)
+    assert "train_loss" not in frame
+
+
+def test_curves_of_a_network_that_was_not_attacked_are_refused():
+    with pytest.raises(ValueError, match="standard without an attack"):
+        dynamics.curves({("standard", 0): _history(attacked=False)})
+
+
+def test_plane_keeps_each_image_with_its_energies():
+    frame = dynamics.plane(_history(), probe="train", n_shown=3)
+    assert len(frame) == 4 * 3
+    row = frame[(frame["epoch"] == 2) & (frame["image"] == 9)].iloc[0]  # second epoch, third image: place 5 + 2
+    assert row[["E", "E_y", "E_adv", "E_y_adv"]].tolist() == [7, 17, 27, 37]
