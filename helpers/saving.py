@@ -1,0 +1,77 @@
+"""Figures on disk: PNG and PDF that say where they come from, and `<name>.figure.json` with caption and alt text.
+
+The same figure gives the same bytes: no dates are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+
+from helpers import files, records, style
+
+if TYPE_CHECKING:
+    from helpers.parameters import Parameters
+
+Origin = records.Record | Sequence[records.Record]
+
+
+def save(fig: Figure, p: Parameters, name: str, record: Origin, *, caption: str, alt: str | None = None) -> Figure:
+    """Write `name`.png (200 dpi), `name`.pdf and `name`.figure.json beside the record; returns `fig`.
+
+    `record` is what the figure was drawn from, one record or several. `caption` says what is seen; `alt` describes
+    the picture to who cannot see it (the caption where not given). As the last line of a cell it shows the figure.
+    """
+    records.checked_name(name)
+    origin = origins(record)
+    text = f"{caption} From {', '.join(entry['file'] for entry in origin)}, commit {origin[0]['commit']}."
+    with style.in_style():
+        with files.atomic(p.folder / f"{name}.png") as path:
+            png = {"Title": name, "Description": text, "Source": _source(origin), "Software": None}
+            fig.savefig(path, dpi=200, metadata=png)
+        with files.atomic(p.folder / f"{name}.pdf") as path:
+            pdf = {"Title": name, "Subject": text, "Keywords": _source(origin), "CreationDate": None}
+            fig.savefig(path, metadata=pdf)
+    describe(p, "figure", name, origin=origin, caption=caption, alt=alt, made=[f"{name}.png", f"{name}.pdf"])
+    return fig
+
+
+def origins(record: Origin) -> list[dict[str, Any]]:
+    """Of each record its name, file, the SHA-256 of its arrays and the commit that made it."""
+    several = [record] if isinstance(record, records.Record) else list(record)
+    if not several or not all(isinstance(entry, records.Record) for entry in several):
+        raise ValueError("record: expected the record, or records, that the figure or table was made from")
+    return [
+        {
+            "name": entry.name,
+            "notebook": entry.content["notebook"],
+            "file": entry.path.name,
+            "sha256": (entry.content["npz"] or {}).get("sha256"),
+            "commit": entry.provenance["commit"],
+        }
+        for entry in several
+    ]
+
+
+def _source(origin: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(f"{entry['notebook']}/{entry['file']} sha256={entry['sha256']}" for entry in origin)
+
+
+def describe(
+    p: Parameters,
+    kind: str,
+    name: str,
+    *,
+    origin: list[dict[str, Any]],
+    caption: str,
+    alt: str | None,
+    made: list[str],
+) -> None:
+    """Write `name`.<kind>.json, which the report reads; last, so that it never names a file that is not there."""
+    if not caption.strip():
+        raise ValueError(f"{name}: expected a caption that says what is seen, got {caption!r}")
+    content = {"format": f"{kind}/1", "name": name, "caption": caption, "alt": alt or caption}
+    files.write_json(p.folder / f"{name}.{kind}.json", content | {"record": origin, "files": made})
+    records.note(p, kind, name)

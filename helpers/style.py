@@ -1,0 +1,155 @@
+"""How figures look: one style, one colour for each concept, one printed name for each thing.
+
+Colours are told apart with the common kinds of colour blindness (natural and adversarial: Okabe & Ito 2008; the rest
+after Paul Tol's qualitative schemes), and what they tell is also told by place, line style or label.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import matplotlib.style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+NATURAL = "#0072B2"
+ADVERSARIAL = "#D55E00"
+MARGINAL = "#332288"  # E(x) where it stands beside E(x, y)
+JOINT = "#88CCEE"
+NEUTRAL = "#767676"
+
+# Substring of a network's or method's name → colour; the first that fits.
+METHODS = {
+    "weat_nat": "#CCBB44",
+    "weat_adv": "#EE99AA",
+    "mail": "#66CCEE",
+    "mart": "#997700",
+    "trades": "#228833",
+    "madry": "#AA3377",
+    "standard": "#4D4D4D",
+    "robust": "#6699CC",
+}
+OTHERS = ("#6699CC", "#997700", "#994455", "#004488", "#EECC66", "#44AA99", "#882255", "#DDCC77")
+
+LABELS = {
+    "fgsm": "FGSM",
+    "pgd_ce": "PGD-CE",
+    "pgd_ce_targeted": "PGD-CE, random target",
+    "pgd_ce_least_likely": "PGD-CE, least likely",
+    "pgd_kl": "PGD-KL (TRADES)",
+    "last": "last iterate",
+    "first_success": "first success",
+    "max_loss": "largest loss",
+    "standard": "Standard",
+    "madry": "Madry AT",
+    "trades": "TRADES",
+    "weat_nat": "WEAT (natural)",
+    "weat_adv": "WEAT (adversarial)",
+    "linf": "L∞",
+    "l2": "L2",
+}
+
+RC: dict[str, Any] = {
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "savefig.facecolor": "white",
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "text.color": "#1A1A1A",
+    "axes.labelcolor": "#1A1A1A",
+    "axes.edgecolor": "#4D4D4D",
+    "xtick.color": "#4D4D4D",
+    "ytick.color": "#4D4D4D",
+    "font.family": "DejaVu Sans",  # comes with Matplotlib, so figures are the same everywhere
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "patch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # letters, not outlines: text in the PDF can be searched
+    "axes.unicode_minus": True,
+}
+
+
+class Picture(Figure):
+    """A figure that no window manager knows of: it is shown where it is the last value of a cell, and never leaks."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with in_style():
+            FigureCanvasAgg(self).print_png(buffer, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def in_style() -> Iterator[None]:
+    """The style in force inside, Matplotlib's settings as they were outside, whatever the reader has set."""
+    with matplotlib.style.context(["default", RC]):
+        yield
+
+
+def canvas(width: float, height: float) -> Picture:
+    """An empty figure of `width` × `height` inches, arranged without overlaps; call it inside `in_style()`."""
+    figure = Picture(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def label(name: object) -> str:
+    """How a name of YAML or of a frame is printed in a figure.
+
+    >>> label("pgd_ce_targeted"), label("trades@beta=3"), label("resnet20")
+    ('PGD-CE, random target', 'TRADES, beta = 3', 'resnet20')
+    """
+    base, _, point = str(name).partition("@")
+    text = LABELS.get(base, base.replace("_", " "))
+    return f"{text}, {point.replace('=', ' = ').replace(',', ', ')}" if point else text
+
+
+def colours(names: Iterable[object]) -> dict[str, str]:
+    """One colour for each network or method, the same in every figure; no two of `names` share one.
+
+    >>> colours(["standard", "trades"]) == {"standard": METHODS["standard"], "trades": METHODS["trades"]}
+    True
+    """
+    chosen: dict[str, str] = {}
+    for name in map(str, names):
+        fitting = next((colour for key, colour in METHODS.items() if key in name.lower()), None)
+        start = zlib.crc32(name.encode()) % len(OTHERS)
+        wanted = [*([fitting] if fitting else []), *OTHERS[start:], *OTHERS[:start]]
+        free = [colour for colour in wanted if colour not in chosen.values()]
+        chosen[name] = (free or wanted)[0]
+    return chosen
+
+
+def quantity(text: str, unit: str = "nat") -> str:
+    """An axis label: quantity and unit.
+
+    >>> quantity("$E(x)$")
+    '$E(x)$ (nat)'
+    """
+    return f"{text} ({unit})" if unit else text
+
+
+def counted(n: int, thing: str = "image") -> str:
+    """How many there are, for a reader.
+
+    >>> counted(1), counted(10_000)
+    ('n = 1 image', 'n = 10,000 images')
+    """
+    return f"n = {n:,} {thing}{'' if n == 1 else 's'}"
