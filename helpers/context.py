@@ -9,13 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from helpers import checks
+from helpers import checks, parameters
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS is deterministic only with this set before its first use
+
+
+class HasProfile(Protocol):
+    """What `setup` needs of a notebook's parameters."""
+
+    profile: str
 
 
 @contextmanager
@@ -89,19 +96,20 @@ def deterministic() -> Iterator[None]:
             os.environ.pop(CUBLAS, None)
 
 
-def setup(p: object, *, device: str | torch.device | None = None) -> torch.device:
+def setup(p: HasProfile, *, device: str | torch.device | None = None) -> torch.device:
     """Choose device, threads and float32 precision for this process; the setup cell's one call.
 
-    `p` are the notebook's parameters. Device: `device` if given, else CUDA where there is
-    one, else the CPU. Threads: the environment's `COMPANION_THREADS` (the runner sets it
-    from the profile), else `p.threads` if there is such a parameter, else torch's own choice.
+    `p` are the notebook's parameters, of which only `p.profile` is read. Device: `device` if
+    given, else CUDA where there is one, else the CPU. Threads: the environment's
+    `COMPANION_THREADS` (the runner sets it), else `threads` of the profile's `profile.yaml`, so
+    that a notebook opened by hand rounds as the runner's does.
     TF32 is off: an attack's verdict is decided in full float32, on every device.
     cuDNN picks its deterministic kernels and does not time them against each other.
     Nothing is printed and nothing is seeded.
     """
-    wanted = os.environ.get("COMPANION_THREADS") or getattr(p, "threads", None)
-    if wanted is not None:
-        torch.set_num_threads(_threads(wanted))
+    torch.set_num_threads(
+        _threads(os.environ.get("COMPANION_THREADS") or parameters.profile_facts(p.profile)["threads"])
+    )
     os.environ.setdefault(CUBLAS, ":4096:8")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

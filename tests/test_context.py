@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import context
+from helpers import context, parameters
 
 
 @pytest.fixture
@@ -88,13 +88,14 @@ def test_determinism_comes_back_after_an_error(settings):
     assert context.CUBLAS not in os.environ
 
 
-def test_setup_takes_threads_from_the_environment_before_the_parameters(settings, monkeypatch, capsys):
+def test_setup_takes_threads_from_the_environment_before_the_profile(settings, monkeypatch, capsys):
     monkeypatch.delenv("COMPANION_THREADS", raising=False)
-    context.setup(SimpleNamespace(threads=2))
+    monkeypatch.setattr(parameters, "profile_facts", {"mine": {"threads": 3}}.__getitem__)
+    context.setup(SimpleNamespace(profile="mine"))
+    assert torch.get_num_threads() == 3
+    monkeypatch.setenv("COMPANION_THREADS", "2")
+    device = context.setup(SimpleNamespace(profile="mine"))
     assert torch.get_num_threads() == 2
-    monkeypatch.setenv("COMPANION_THREADS", "1")
-    device = context.setup(SimpleNamespace(threads=2))
-    assert torch.get_num_threads() == 1
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert not torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
@@ -105,13 +106,13 @@ def test_setup_takes_threads_from_the_environment_before_the_parameters(settings
 def test_setup_refuses_a_thread_count_that_is_none(settings, monkeypatch, value):
     monkeypatch.setenv("COMPANION_THREADS", value)
     with pytest.raises(ValueError, match=f"COMPANION_THREADS .*got '{value}'"):
-        context.setup(SimpleNamespace())
+        context.setup(SimpleNamespace(profile="digits"))
 
 
 def test_setup_does_not_seed(settings, monkeypatch):
     monkeypatch.delenv("COMPANION_THREADS", raising=False)
     before = torch.get_rng_state()
-    assert context.setup(SimpleNamespace(), device="cpu") == torch.device("cpu")
+    assert context.setup(SimpleNamespace(profile="digits"), device="cpu") == torch.device("cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -119,4 +120,4 @@ def test_setup_does_not_seed(settings, monkeypatch):
 def test_setup_refuses_a_device_that_is_not_there(settings, monkeypatch):
     monkeypatch.delenv("COMPANION_THREADS", raising=False)
     with pytest.raises(ValueError, match="'cuda', but torch sees no CUDA device"):
-        context.setup(SimpleNamespace(), device="cuda")
+        context.setup(SimpleNamespace(profile="digits"), device="cuda")
