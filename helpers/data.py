@@ -170,7 +170,8 @@ def names() -> list[str]:
     return sorted(readers.SOURCES)
 
 
-def _source(name: str) -> readers.Source:
+def source(name: str) -> readers.Source:
+    """What is known of a data set by name: title, size, files, shape; ValueError with the nearest name."""
     if name not in readers.SOURCES:
         near = difflib.get_close_matches(name, readers.SOURCES, n=1, cutoff=0.4)
         hint = f" (nearest: {near[0]})" if near else ""
@@ -180,20 +181,20 @@ def _source(name: str) -> readers.Source:
 
 def _read_official(name: str, split: str, root: Path) -> readers.Raw:
     """One official split, or an error that says what is missing or damaged and what to do."""
-    source = _source(name)
-    missing = [f for f in source.files[split] if not (root / f).exists()]
+    known = source(name)
+    missing = [f for f in known.files[split] if not (root / f).exists()]
     command = f"python -m helpers.data download {name}"
     if missing:
         raise FileNotFoundError(
-            f"{source.title} is not in {root} (missing {missing[0]}). Fetch it with `{command}` "
-            f"({source.size_mb} MB), or set DATA_ROOT to the folder that holds it."
+            f"{known.title} is not in {root} (missing {missing[0]}). Fetch it with `{command}` "
+            f"({known.size_mb} MB), or set DATA_ROOT to the folder that holds it."
         )
     try:
-        return source.read(root, split)
+        return known.read(root, split)
     except Exception as error:  # whatever a truncated file makes of pickle, zlib, scipy or Pillow
         raise ValueError(
-            f"expected the official files of {source.title} in {root}, got damaged or altered ones "
-            f"({type(error).__name__}: {error}). Remove {source.files[split][0] if source.files[split] else root} "
+            f"expected the official files of {known.title} in {root}, got damaged or altered ones "
+            f"({type(error).__name__}: {error}). Remove {known.files[split][0] if known.files[split] else root} "
             f"and fetch it again with `{command}`."
         ) from error
 
@@ -284,15 +285,15 @@ def batches(images: ImageSet, *, batch_size: int, generator: torch.Generator | N
 
 def download(name: str, *, root: Path | str | None = None) -> Path:
     """Fetch a data set below `root` (default as in `load`); files that are there and intact are left alone."""
-    source, folder = _source(name), data_root(root)
-    if source.fetch is None:
+    known, folder = source(name), data_root(root)
+    if known.fetch is None:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        source.fetch(folder)
+        known.fetch(folder)
     except Exception as error:  # URLError, a wrong checksum, a full disk: the reader needs the same three facts
         raise RuntimeError(
-            f"{source.title} ({source.size_mb} MB) did not arrive in {folder}: {type(error).__name__}: {error}. "
+            f"{known.title} ({known.size_mb} MB) did not arrive in {folder}: {type(error).__name__}: {error}. "
             f"A partial file is fetched again by the same command."
         ) from error
     return folder

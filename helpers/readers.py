@@ -38,6 +38,7 @@ class Source:
     read: Callable[[Path, str], Raw]
     fetch: Callable[[Path], None] | None
     shape: tuple[int, int, int]  # (C, H, W) as published
+    num_classes: int = 10
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
@@ -212,6 +213,7 @@ def _sources() -> dict[str, Source]:
             lambda root, split: read_cifar(root, split, name="CIFAR100"),
             _fetch("CIFAR100", both[0]),
             (3, 32, 32),
+            num_classes=100,
         ),
         "svhn": Source(
             "SVHN (cropped digits)",
@@ -231,6 +233,7 @@ def _sources() -> dict[str, Source]:
             read_tiny_imagenet,
             fetch_tiny_imagenet,
             (3, 64, 64),
+            num_classes=200,
         ),
     }
     for name, kind, title, size in (
