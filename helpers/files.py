@@ -55,6 +55,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path | str) -> None:
+    """Make a folder and those above it; an OSError names it and says what to do (see `atomic`)."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explain(error, Path(path) / "…") or error from error
+
+
 def _flush(path: Path) -> None:
     """Ask the system to put a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -78,9 +86,7 @@ def _explain(error: Exception, path: Path) -> OSError | None:
             "Make room and start again: finished parts are kept",
         )
     if number in _REFUSED:
-        return OSError(
-            number, f"cannot write {path}: {os.strerror(number)}. Make its folder writable and start again"
-        )
+        return OSError(number, f"cannot write {path}: {os.strerror(number)}. Make its folder writable and start again")
     if number in _NO_FOLDER and not path.parent.is_dir():
         return OSError(number, f"cannot write {path}: a file stands where a folder is needed. Move it away")
     return None

@@ -7,6 +7,7 @@ ends with status 2 and one line for each fault.
 
 import argparse
 import ast
+import functools
 import hashlib
 import html
 import itertools
@@ -146,9 +147,9 @@ class Parameters:
     digest: str
 
     def __init__(self, notebook: str, profile: str, *, values: Mapping[str, Any]) -> None:
-        there = recipes(profile) if values.get("networks") else {}
-        named_networks = {n: [there[n].digest(s) for s in there[n].seeds] for n in values.get("networks", [])}
-        digest = _hash({"notebook": notebook, "profile": profile, "values": values, "networks": named_networks})
+        used = [recipe(profile, name) for name in network_names(values)]
+        networks = {one.name: [one.digest(seed) for seed in one.seeds] for one in used}
+        digest = _hash({"notebook": notebook, "profile": profile, "values": values, "networks": networks})
         vars(self).update(notebook=notebook, profile=profile, digest=digest, _values=_copy(dict(values)))
 
     @property
@@ -215,8 +216,19 @@ def read(notebook: str, profile: str) -> dict[str, Any]:
 
 
 def _check_networks(values: Mapping[str, Any], profile: str, *, where: str) -> None:
-    for name in values.get("networks", []):
-        recipe(profile, name, where=f"{where}: networks")
+    for name in network_names(values):
+        recipe(profile, name, where=where)
+
+
+def network_names(values: Mapping[str, Any]) -> list[str]:
+    """The networks that parameters name: those in `networks`, and every `network` or `…_network`, each once.
+
+    >>> network_names({"networks": ["standard", "madry"], "robust_network": "madry", "network": "trades"})
+    ['standard', 'madry', 'trades']
+    """
+    named = list(values.get("networks") or [])
+    named += [v for k, v in values.items() if (k == "network" or k.endswith("_network")) and isinstance(v, str)]
+    return list(dict.fromkeys(named))
 
 
 def load(notebook: str, cell: Mapping[str, object]) -> Parameters:
@@ -297,6 +309,11 @@ def recipes(profile: str) -> dict[str, Recipe]:
     path = _folder(profile) / "networks.yaml"
     if not path.exists():
         return {}
+    return dict(_recipes(profile, path, (path.stat().st_mtime_ns, (ROOT / "params/schema.yaml").stat().st_mtime_ns)))
+
+
+@functools.lru_cache(maxsize=8)
+def _recipes(profile: str, path: Path, _: tuple[int, int]) -> dict[str, Recipe]:
     where = _where(path)
     faults: list[ParameterError] = []
     found: dict[str, Recipe] = {}
@@ -320,7 +337,9 @@ def recipe(profile: str, name: str, *, where: str | None = None) -> Recipe:
     """The recipe of that name; an unknown name is an error with the nearest known one."""
     there = recipes(profile)
     if name not in there:
-        raise ParameterError(where or f"params/{profile}/networks.yaml", name, nearest(name, there), got=repr(name))
+        raise ParameterError(
+            where or f"params/{profile}/networks.yaml", "networks", nearest(name, there), got=f"the network {name!r}"
+        )
     return there[name]
 
 
@@ -391,7 +410,7 @@ def check(profile: str, wanted: list[str], *, overrides: Mapping[str, object] | 
 def _check_notebook(notebook: str, profile: str, overrides: Mapping[str, object]) -> None:
     values = read(notebook, profile)
     path = ROOT / "notebooks" / f"{notebook}.ipynb"
-    cell = {"profile": profile, **dict.fromkeys(cell_names(path))}
+    cell = {**dict.fromkeys(cell_names(path)), "profile": profile}
     load(notebook, {**cell, **overrides})
     for name in overrides.keys() - values.keys():
         raise ParameterError("command line", name, nearest(name, values), got=repr(name))

@@ -1,0 +1,73 @@
+"""The DAG: a job for each trained network, one for each notebook, one for the report. `./run_all.sh` starts it.
+
+By hand: python -m snakemake --cores 2 --rerun-triggers mtime params --config profile=digits notebooks=01_energy_landscape
+A job's output is its stamp in figures/<profile>/done/, written last; results are never Snakemake's to delete.
+"""
+
+import sys
+
+sys.path.insert(0, workflow.basedir)
+from helpers import jobs, parameters
+
+PYTHON = sys.executable
+PROFILE = config.get("profile", "digits")
+FACTS = parameters.profile_facts(PROFILE)
+WANTED = parameters.named(PROFILE, [name for name in str(config.get("notebooks", "")).split(",") if name])
+JOBS = {job.slug: job for job in jobs.of(PROFILE, WANTED)}
+REPORT = JOBS["report"]
+
+
+def path(job):
+    return job.relative(job.stamp)
+
+
+def inputs(job):
+    return [job.relative(path) for path in job.inputs()]
+
+
+NETWORKS = {path(job): job for job in JOBS.values() if job.kind == "network"}
+NOTEBOOKS = {path(job): job for job in JOBS.values() if job.kind == "notebook"}
+RESOURCES = jobs.resources(PROFILE)
+
+
+wildcard_constraints:
+    network=r"network-[^/]+",
+    notebook=r"\d\d_[^/]+",
+
+
+rule report:
+    input:
+        list(NOTEBOOKS),
+        inputs(REPORT),
+    output:
+        path(REPORT),
+    localrule: True
+    shell:
+        "{PYTHON:q} -m helpers.execute {PROFILE:q} report --threads 1"
+
+
+# No inputs: a changed entry has another digest, so another stamp; an edited helper trains nothing.
+rule network:
+    output:
+        f"figures/{PROFILE}/done/{{network}}.json",
+    params:
+        job=lambda wildcards, output: NETWORKS[output[0]].slug,
+    threads: FACTS["threads"]
+    resources:
+        **RESOURCES,
+    shell:
+        "{PYTHON:q} -m helpers.execute {PROFILE:q} {params.job:q} --threads {threads}"
+
+
+rule notebook:
+    input:
+        lambda wildcards: inputs(JOBS[wildcards.notebook]),
+    output:
+        f"figures/{PROFILE}/done/{{notebook}}.json",
+    params:
+        digest=lambda wildcards: JOBS[wildcards.notebook].digest,
+    threads: FACTS["threads"]
+    resources:
+        **RESOURCES,
+    shell:
+        "{PYTHON:q} -m helpers.execute {PROFILE:q} {wildcards.notebook:q} --threads {threads}"

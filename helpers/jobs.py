@@ -1,0 +1,197 @@
+"""The jobs of a run: which there are, what each depends on and which file vouches for it. No torch.
+
+The Snakefile asks this module for inputs, `helpers.execute` runs one job, `helpers.workflow` tells how they go.
+A job's output for Snakemake is its *stamp*, a small JSON written last, by rename, when everything else is there.
+So Snakemake, which deletes the outputs of a job that it starts or that failed, never touches a result.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import files, parameters, sources
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process of a run: a network to train, a notebook to execute, or the report."""
+
+    profile: str
+    kind: str  # network | notebook | report
+    name: str  # a recipe's name, a notebook's name, "report"
+    seeds: tuple[int, ...] = ()  # of a network
+    part: bool = False  # a network's job for one of its seeds
+
+    @property
+    def label(self) -> str:
+        """How people see the job: `standard (seed 0)`, `01_energy_landscape`, `report`."""
+        if self.kind != "network":
+            return self.name
+        return f"network {self.name}" + (f" (seed {self.seeds[0]})" if self.part else "")
+
+    @property
+    def slug(self) -> str:
+        """The job's name as a file name."""
+        if self.kind != "network":
+            return self.name
+        return f"network-{self.name}" + (f"-seed{self.seeds[0]}" if self.part else "")
+
+    @property
+    def home(self) -> Path:
+        """figures/<profile>."""
+        return parameters.ROOT / "figures" / self.profile
+
+    @property
+    def digest(self) -> str:
+        """Hash of what the job is asked to do, 12 hexadecimal digits."""
+        if self.kind == "network":
+            recipe = parameters.recipe(self.profile, self.name)
+            return _hash(f"{seed}:{recipe.digest(seed)}" for seed in self.seeds)
+        if self.kind == "notebook":
+            values = parameters.read(self.name, self.profile)
+            code = sources.digest(self.sources())
+            return _hash([parameters.Parameters(self.name, self.profile, values=values).digest, code])
+        return _hash([sources.digest(self.sources())])
+
+    @property
+    def stamp(self) -> Path:
+        """The file that says that the job is done; a network's carries its digest, so a changed entry is a new file."""
+        suffix = f"-{self.digest}" if self.kind == "network" else ""
+        return self.home / "done" / f"{self.slug}{suffix}.json"
+
+    @property
+    def status(self) -> Path:
+        """The file that says how the job went the last time: outcome, seconds, memory, error."""
+        if self.kind == "notebook":
+            return self.home / "notebooks" / f"{self.name}.run.json"
+        return self.home / "logs" / f"{self.slug}.run.json"
+
+    @property
+    def log(self) -> Path:
+        """What the job printed."""
+        return self.home / "logs" / f"{self.slug}.log"
+
+    def sources(self) -> list[Path]:
+        """The code that the job's results depend on: none for a network, whose stamp carries the entry's digest."""
+        if self.kind == "network":
+            return []
+        if self.kind == "report":
+            return sources.of(parameters.ROOT / "helpers" / "report.py")
+        return sources.of(parameters.ROOT / "notebooks" / f"{self.name}.ipynb")
+
+    def inputs(self) -> list[Path]:
+        """Files that make the job run again when they change."""
+        if self.kind != "notebook":
+            return self.sources()
+        values = parameters.ROOT / "params" / self.profile / f"{self.name}.yaml"
+        return [*self.sources(), values, *(network.stamp for network in self.networks())]
+
+    def networks(self) -> "list[Job]":
+        """The jobs that train the networks which a notebook names."""
+        values = parameters.read(self.name, self.profile) if self.kind == "notebook" else {}
+        return [job for name in parameters.network_names(values) for job in network(self.profile, name)]
+
+    def vouched(self) -> list[Path]:
+        """Files that must be there as long as the stamp is."""
+        if self.kind == "network":
+            recipe = parameters.recipe(self.profile, self.name)
+            return [recipe.folder(seed) / "card.json" for seed in self.seeds]
+        if self.kind == "notebook":
+            executed = self.home / "notebooks" / self.name
+            sentinel = self.home / self.name / "finished.json"
+            written = (files.read_json(sentinel) or {}).get("outputs", [])
+            records = [sentinel.with_name(f"{one['name']}.json") for one in written if one["kind"] == "record"]
+            return [sentinel, *records, executed.with_suffix(".ipynb"), executed.with_suffix(".html")]
+        return [self.home / "index.html"]
+
+    def relative(self, path: Path) -> str:
+        """A path as seen from the root of the project."""
+        return path.relative_to(parameters.ROOT).as_posix()
+
+
+def _hash(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def network(profile: str, name: str) -> list[Job]:
+    """The job, or the jobs one for each seed, that train a recipe."""
+    seeds = parameters.recipe(profile, name).seeds
+    if parameters.profile_facts(profile)["seeds_per_job"] == "one" and len(seeds) > 1:
+        return [Job(profile, "network", name, seeds=(seed,), part=True) for seed in seeds]
+    return [Job(profile, "network", name, seeds=seeds)]
+
+
+def notebook(profile: str, name: str) -> Job:
+    """The job of one notebook."""
+    return Job(profile, "notebook", name)
+
+
+def report(profile: str) -> Job:
+    """The job that writes the report page."""
+    return Job(profile, "report", "report")
+
+
+def of(profile: str, notebooks: list[str]) -> list[Job]:
+    """All jobs that the given notebooks need: networks, notebooks, the report."""
+    wanted = [notebook(profile, name) for name in notebooks]
+    trained = {job.label: job for one in wanted for job in one.networks()}
+    return [*trained.values(), *wanted, report(profile)]
+
+
+def named(profile: str, slug: str) -> Job:
+    """The job with that slug, as the Snakefile and `helpers.execute` name it."""
+    if slug == "report":
+        return report(profile)
+    if slug in parameters.notebooks(profile):
+        return notebook(profile, slug)
+    every = [job for name in parameters.recipes(profile) for job in network(profile, name)]
+    found = next((job for job in every if job.slug == slug), None)
+    if found is None:
+        raise parameters.ParameterError(f"params/{profile}", "job", "a notebook or a network", got=repr(slug))
+    return found
+
+
+def command(job: Job) -> list[str]:
+    """The process that a network's job or the report is; a notebook's is papermill, inside `helpers.execute`."""
+    if job.kind == "report":
+        return [sys.executable, "-m", "helpers.report", job.profile]
+    seed = ["--seed", str(job.seeds[0])] if job.part else []
+    return [sys.executable, "-m", "helpers.zoo", "train", job.profile, job.name, *seed]
+
+
+def drop_broken(jobs: Iterable[Job]) -> list[tuple[Job, Path]]:
+    """Remove stamps that vouch for a file which is gone; return those jobs and the first missing file of each."""
+    broken = [(job, path) for job, path in broken_stamps(jobs)]
+    for job, _ in broken:
+        job.stamp.unlink(missing_ok=True)
+    return broken
+
+
+def broken_stamps(jobs: Iterable[Job]) -> list[tuple[Job, Path]]:
+    """Jobs whose stamp is there although a file that it vouches for is not."""
+    found = []
+    for job in jobs:
+        if job.stamp.exists():
+            missing = [path for path in job.vouched() if not path.exists()]
+            found += [(job, missing[0])] if missing else []
+    return found
+
+
+def expected_seconds(job: Job) -> float | None:
+    """How long the job took the last time it went well, else what the profile says, else None."""
+    last = files.read_json(job.status) or {}
+    seconds = last.get("seconds") if last.get("outcome") == "ok" else last.get("expected_seconds")
+    if seconds is None and job.kind == "notebook":
+        minutes = parameters.profile_facts(job.profile)["notebook_minutes"].get(job.name)
+        seconds = None if minutes is None else 60 * minutes
+    return seconds
+
+
+def resources(profile: str) -> dict[str, int]:
+    """What a cluster is asked for, for each job: memory in MB, minutes with room to spare, GPUs where it needs them."""
+    facts = parameters.profile_facts(profile)
+    gpus = facts.get("gpus_per_job") or 0
+    asked = {"mem_mb": int(1024 * facts["memory_gb"]) or 1024, "runtime": max(10, int(2 * facts["minutes"]))}
+    return asked | ({"gpu": gpus} if gpus else {})

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# ./run_all.sh [profile] [-n] [notebook …] [options of Snakemake]     ./run_all.sh --help says more
+set -euo pipefail
+. "$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/.ci/env.sh"
+exec "$PYTHON" -m helpers.workflow "$@"
