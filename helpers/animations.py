@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from PIL import Image
 
 from helpers import files, records, style
-from helpers.frames import groups, needed
+from helpers.frames import groups, needed, size
 from helpers.planes import COLUMNS, Columns, draw_arrows, plane, plane_legend, plane_limits, spaced
 from helpers.saving import Origin, describe, origins
 
@@ -25,7 +26,7 @@ def energy_plane_animation(
     frame: pd.DataFrame,
     *,
     epoch: str = "epoch",
-    index: str = "index",
+    index: str = "image",
     panels: str | None = None,
     order: Sequence[str] | None = None,
     columns: Columns = COLUMNS,
@@ -70,14 +71,12 @@ def energy_plane_animation(
             mean = float(np.mean(rows[columns.x] - rows[columns.x_adv]))
             title = (titles or {}).get(name, style.label(name))
             head = f"{title}, epoch {epochs[number]}" if name else f"epoch {epochs[number]}"
-            ax.set_title(
-                rf"{head}" "\n" rf"{style.counted(len(rows))}, mean $\Delta E(x)$ = {mean:+.2f} nat", fontsize=8.5
-            )
+            ax.set_title(rf"{head}" "\n" rf"{size(rows)}, mean $\Delta E(x)$ = {mean:+.2f} nat", fontsize=8.5)
             moved += [arrows, before, after]
         return moved
 
     animation = FuncAnimation(figure, draw, frames=len(epochs), blit=False, cache_frame_data=False)
-    animation._draw_was_started = True  # asked for and not saved is no reason for a warning
+    vars(animation)["_draw_was_started"] = True  # asked for and not saved is no reason for a warning
     return animation
 
 
@@ -94,6 +93,8 @@ def _at(part: pd.DataFrame, epoch: str, value: Any, index: str) -> pd.DataFrame:
 class FewColours(PillowWriter):
     """Pillow's GIF writer with one palette of 64 colours for all frames: a third of the size, and no flicker."""
 
+    _frames: list[Image.Image]  # what PillowWriter has grabbed
+
     def finish(self) -> None:
         """Write the file; the last frame stands for a second and a half."""
         stills = [frame.convert("RGB") for frame in self._frames]
@@ -102,9 +103,18 @@ class FewColours(PillowWriter):
         for row, still in enumerate(sample):
             sheet.paste(still, (0, row * still.height))
         palette = sheet.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        _with_white(palette)
         flat = [still.quantize(palette=palette, dither=Image.Dither.NONE) for still in stills]
         times = [int(1000 / self.fps)] * (len(flat) - 1) + [1500]
         flat[0].save(self.outfile, save_all=True, append_images=flat[1:], duration=times, loop=0, optimize=False)
+
+
+def _with_white(palette: Image.Image) -> None:
+    """Make the palette's lightest colour white: the mean of a box of near-whites would tint the whole background."""
+    values = palette.getpalette() or []
+    lightest = max(range(0, len(values), 3), key=lambda place: sum(values[place : place + 3]))
+    values[lightest : lightest + 3] = [255, 255, 255]
+    palette.putpalette(values)
 
 
 class Gif:
@@ -114,8 +124,6 @@ class Gif:
         self.path, self.alt = path, alt
 
     def _repr_html_(self) -> str:
-        import html
-
         data = base64.b64encode(self.path.read_bytes()).decode("ascii")
         return f'<img src="data:image/gif;base64,{data}" alt="{html.escape(self.alt, quote=True)}">'
 
@@ -128,7 +136,7 @@ def save_animation(
     *,
     caption: str,
     alt: str | None = None,
-    fps: float = 4,
+    fps: int = 4,
 ) -> Gif:
     """Write `name`.gif and `name`.figure.json; as the last line of a cell it shows the animation.
 

@@ -20,6 +20,17 @@ def needed(frame: pd.DataFrame, columns: Iterable[str]) -> None:
             raise ValueError(f"frame, column {column!r}: expected finite numbers, got NaN or infinity")
 
 
+def size(part: pd.DataFrame, seed: str = "seed") -> str:
+    """How many images a frame holds, for a reader; several seeds are told apart from images.
+
+    >>> size(pd.DataFrame({"seed": [0, 0, 1, 1], "E": [1.0, 2.0, 3.0, 4.0]}))
+    'n = 2 images × 2 seeds'
+    """
+    n_seeds = part[seed].nunique() if seed in part else 1
+    n = f"n = {len(part) // n_seeds:,} image{'' if len(part) == n_seeds else 's'}"
+    return n if n_seeds == 1 else f"{n} × {n_seeds} seeds"
+
+
 def groups(frame: pd.DataFrame, column: str | None, order: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     """The rows of `frame` by the values of `column`, in `order` or as they first appear; all under "" for None."""
     if column is None:

@@ -65,7 +65,7 @@ def image_grid(
                 ax.set_title(column_labels[column], size=8, pad=3)
             if column == 0 and row < len(row_labels):
                 ax.set_ylabel(row_labels[row], rotation=0, ha="right", va="center", size=8)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     return figure
 
 
@@ -100,22 +100,28 @@ def attack_strip(
             _show(row[0], as_picture(x[i]))
             _show(row[1], as_picture(np.clip(0.5 + factor * change, 0, 1)))
             _show(row[2], as_picture(x_adv[i]))
-            row[0].set_title(f"$E(x)$ = {before[i]:.2f} nat", size=8, color=style.NATURAL)
+            row[0].set_title(f"$E(x)$ = {_number(before[i])} nat", size=8, color=style.NATURAL)
             row[1].set_title(f"$x^* - x$, × {factor:.3g}", size=8)
-            row[2].set_title(f"$E(x^*)$ = {after[i]:.2f} nat", size=8, color=style.ADVERSARIAL)
-            row[0].set_ylabel(f"{classes[int(truth[i])]}", size=8)
-            _bars(row[3], p[i], p_adv[i], classes=classes, n=n_classes_shown)
+            row[2].set_title(f"$E(x^*)$ = {_number(after[i])} nat", size=8, color=style.ADVERSARIAL)
+            row[0].set_ylabel(f"y: {classes[int(truth[i])]}", size=8)
+            _bars(row[3], p[i], p_adv[i], y=int(truth[i]), classes=classes, n=n_classes_shown)
         _probability_legend(figure)
     return figure
 
 
-def _bars(ax: Axes, p: np.ndarray, p_adv: np.ndarray, *, classes: Sequence[str], n: int) -> None:
-    """The `n` classes that are likeliest before or after, likeliest first."""
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _bars(ax: Axes, p: np.ndarray, p_adv: np.ndarray, *, y: int, classes: Sequence[str], n: int) -> None:
+    """The `n` classes that are likeliest before or after, likeliest first; the true class in bold."""
     best = np.argsort(-np.maximum(p, p_adv), kind="stable")[:n]
     place = np.arange(len(best))
     ax.barh(place - 0.19, p[best], 0.36, color=style.NATURAL)
     ax.barh(place + 0.19, p_adv[best], 0.36, color=style.ADVERSARIAL)
     ax.set_yticks(place, [classes[int(k)] for k in best])
+    for tick, k in zip(ax.get_yticklabels(), best, strict=True):
+        tick.set_fontweight("bold" if k == y else "normal")
     ax.set(xlim=(0, 1), ylim=(len(best) - 0.5, -0.5), xticks=[0, 0.5, 1])
     ax.grid(axis="y", visible=False)
 

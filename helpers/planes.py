@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.quiver import Quiver
 
 from helpers import style
-from helpers.frames import groups, needed
+from helpers.frames import groups, needed, size
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def energy_plane(
 
 def shown(part: pd.DataFrame, n_arrows: int) -> str:
     """How many images and arrows a panel shows."""
-    n = style.counted(len(part))
+    n = size(part)
     return n if len(part) <= n_arrows else f"{n}, {n_arrows} arrows"
 
 
@@ -107,11 +108,17 @@ def draw_arrows(ax: Axes, part: pd.DataFrame, *, columns: Columns, n_arrows: int
     natural, adversarial = part[[columns.x, columns.y]].to_numpy(), part[[columns.x_adv, columns.y_adv]].to_numpy()
     rows = spaced(len(part), n_arrows)
     size, alpha = (2.4, 0.85) if len(part) <= 300 else (1.6, 0.4)
-    dots = {"linestyle": "none", "marker": "o", "markersize": size, "markeredgewidth": 0, "alpha": alpha}
+    dots: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": size,
+        "markeredgewidth": 0,
+        "alpha": alpha,
+    }
     (before,) = ax.plot(*natural.T, color=style.NATURAL, zorder=3, **dots)
     (after,) = ax.plot(*adversarial.T, color=style.ADVERSARIAL, zorder=3, **dots)
     arrows = ax.quiver(*natural[rows].T, *(adversarial - natural)[rows].T, angles="xy", scale_units="xy", scale=1,
-                       color="#595959", alpha=0.55, width=0.0032, headwidth=5, headlength=6, headaxislength=5.4,
+                       color="#595959", alpha=0.45, width=0.0028, headwidth=5, headlength=6, headaxislength=5.4,
                        zorder=2)  # fmt: skip
     return arrows, before, after
 
@@ -127,7 +134,7 @@ def spaced(n: int, wanted: int) -> np.ndarray:
 
 def plane_legend(figure: Figure) -> None:
     """Below the panels: which dots are which, and what the arrows and the grey mean."""
-    dot = {"linestyle": "none", "marker": "o", "markersize": 4}
+    dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4}
     handles = [
         Line2D([], [], color=style.NATURAL, label="natural $x$", **dot),
         Line2D([], [], color=style.ADVERSARIAL, label="adversarial $x^*$", **dot),

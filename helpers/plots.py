@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy import special, stats
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from scipy import special, stats  # type: ignore[import-untyped]
 
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
-from helpers.frames import groups, needed
+from helpers.frames import groups, needed, size
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
@@ -47,8 +48,7 @@ def paired_histogram(
     needed(frame, [columns, *(name for pair in rows.values() for name in pair)])
     panels = groups(frame, columns, order)
     values = np.concatenate([frame[name].to_numpy() for pair in rows.values() for name in pair])
-    low, high = np.quantile(values, [0.001, 0.999])
-    bins = np.linspace(low, high + 1e-6 * max(1.0, abs(high)), n_bins + 1)
+    bins = _bins(values, n_bins)
     with style.in_style():
         width = max(3.6, 1.75 * len(panels) + 0.9)
         figure = style.canvas(width, 1.75 * len(rows) + 0.75)
@@ -63,19 +63,30 @@ def paired_histogram(
             for j in range(len(panels)):
                 axes[i, j].set_xlabel(style.quantity(name))
                 axes[i, j].tick_params(labelbottom=True)
-        n = style.counted(max(len(part) for part in panels.values()), "image")
+                axes[i, j].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        n = size(max(panels.values(), key=len))
         handles = [Patch(color=style.NATURAL, alpha=0.65), Patch(color=style.ADVERSARIAL, alpha=0.65)]
         figure.legend(handles, ["natural", f"adversarial      {n} in each panel"], loc="outside lower center", ncols=2)
     return figure
 
 
-def _histogram(ax: Axes, part: pd.DataFrame, *, pair: tuple[str, str], bins: np.ndarray, name: str) -> None:
+def _bins(values: np.ndarray, n_bins: int) -> list[float]:
+    """Equal bins over all values, but for a few that lie so far out that they would squeeze the rest."""
+    low, high = np.quantile(values, [0.002, 0.998])
+    reach = 0.25 * (high - low)
+    low, high = max(values.min(), low - reach), min(values.max(), high + reach)
+    if high - low < 1e-9 * max(1.0, abs(high)):
+        low, high = low - 0.5, high + 0.5
+    return list(np.linspace(low, high, n_bins + 1))
+
+
+def _histogram(ax: Axes, part: pd.DataFrame, *, pair: tuple[str, str], bins: list[float], name: str) -> None:
     natural, adversarial = part[pair[0]].to_numpy(), part[pair[1]].to_numpy()
     for values, colour in ((natural, style.NATURAL), (adversarial, style.ADVERSARIAL)):
         inside = np.clip(values, bins[0], bins[-1])  # the few beyond the axis are counted in the outermost bins
         ax.hist(inside, bins, histtype="stepfilled", color=colour, alpha=0.45, linewidth=0)
         ax.hist(inside, bins, histtype="step", color=colour, linewidth=0.8)
-    lowered = 100 * np.mean(adversarial < natural)
+    lowered = float(100 * np.mean(adversarial < natural))
     ax.text(0.5, 0.985, f"{name} lowered: {_percent(lowered)}", transform=ax.transAxes, ha="center", va="top", size=7.5)
     ax.grid(axis="x", visible=False)
 
@@ -118,14 +129,14 @@ def curve_with_band(
     with style.in_style():
         figure = style.canvas(6.2, 3.5)
         ax = figure.subplots()
-        _curves(ax, methods, x=x, y=y, seed=seed, palette=palette, line="-")
+        _curves(ax, methods, x=x, y=y, seed=seed, palette=palette, line="-", zero=zero)
         ax.set(xlabel=x_label, ylabel=y_label)
         handles = [Line2D([], [], color=palette[name], label=style.label(name)) for name in methods]
         if zero:
-            ax.axhline(0, color=style.NEUTRAL, linewidth=0.8, zorder=0)
+            ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
         if right is not None:
             other = ax.twinx()
-            _curves(other, methods, x=x, y=right, seed=seed, palette=palette, line=(0, (4, 2)))
+            _curves(other, methods, x=x, y=right, seed=seed, palette=palette, line=(0, (4, 2)), zero=False)
             other.set_ylabel(right_label)
             other.spines["right"].set_visible(True)
             other.grid(visible=False)
@@ -157,9 +168,10 @@ def _curves(
     seed: str,
     palette: Mapping[str, str],
     line: object,
+    zero: bool,
 ) -> None:
     """Each method's seeds, mean and band; the axis is fitted to the seeds, so that a wide band never flattens them."""
-    low, high = np.inf, -np.inf
+    low, high = (0.0, 0.0) if zero else (np.inf, -np.inf)
     for name, part in methods.items():
         needed(part, [x, y])
         table = part.pivot_table(index=x, columns=seed, values=y, sort=True, dropna=False)
@@ -200,8 +212,8 @@ def violin(
     frame: pd.DataFrame,
     *,
     by: str,
-    left: str,
-    right: str,
+    left: str = "delta_E",
+    right: str = "delta_E_y",
     left_label: str = r"$\Delta E(x)$",
     right_label: str = r"$\Delta E(x, y)$",
     above: Mapping[str, str] | None = None,
@@ -222,7 +234,9 @@ def violin(
     with style.in_style():
         figure = style.canvas(max(3.8, 1.05 * len(networks) + 1.0), 3.7)
         ax = figure.subplots()
-        ax.set_yscale("symlog", linthresh=1.0, linscale=0.7) if scale == "symlog" else None
+        if scale == "symlog":
+            ax.set_yscale("symlog", linthresh=1.0, linscale=0.7)
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}")))
         ax.axhline(0, color="#1A1A1A", linewidth=0.9, zorder=1)
         for place, part in enumerate(networks.values()):
             _half_violin(ax, part[left].to_numpy(), place=place, side=-1, colour=style.MARGINAL)
@@ -236,7 +250,7 @@ def violin(
                         xytext=(0, 3), textcoords="offset points", ha="center", va="bottom")  # fmt: skip
         if above:
             ax.set_title(above_label, loc="left", pad=18, size=8)
-        n = style.counted(max(len(part) for part in networks.values()))
+        n = size(max(networks.values(), key=len))
         handles = [Patch(color=style.MARGINAL), Patch(color=style.JOINT), Line2D([], [], color="none")]
         labels = [f"{left_label}, left", f"{right_label}, right", f"{n} each"]
         figure.legend(handles, labels, loc="outside lower center", ncols=3)

@@ -144,12 +144,3 @@ def quantity(text: str, unit: str = "nat") -> str:
     '$E(x)$ (nat)'
     """
     return f"{text} ({unit})" if unit else text
-
-
-def counted(n: int, thing: str = "image") -> str:
-    """How many there are, for a reader.
-
-    >>> counted(1), counted(10_000)
-    ('n = 1 image', 'n = 10,000 images')
-    """
-    return f"n = {n:,} {thing}{'' if n == 1 else 's'}"
