@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.stats
+import scipy.stats  # type: ignore[import-untyped]
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
@@ -154,10 +154,10 @@ def predictions(network: nn.Module, images: Tensor, *, batch_size: int) -> Tenso
 
 
 def _digits(width: float) -> int:
-    """Decimals that show an interval of this width with two digits: 4.4 gets 1, 0.12 gets 2, 30 gets 0."""
+    """Decimals that show half of an interval's width with two digits: 4.4 gets 1, 0.12 gets 3, 30 gets 0."""
     if not math.isfinite(width) or width <= 0:
         return 3
-    return min(max(1 - math.floor(math.log10(width)), 0), 9)
+    return min(max(1 - math.floor(math.log10(width / 2)), 0), 9)
 
 
 def _level(level: float) -> float:
