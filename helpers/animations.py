@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.animation import FuncAnimation, PillowWriter
 from PIL import Image
 
-from helpers import files, records, style
+from helpers import files, style
 from helpers.frames import groups, needed, size
 from helpers.planes import COLUMNS, Columns, draw_arrows, plane, plane_legend, plane_limits, spaced
-from helpers.saving import Origin, describe, origins
+from helpers.saving import Origin, checked, describe
 
 if TYPE_CHECKING:
     from helpers.parameters import Parameters
@@ -142,8 +142,7 @@ def save_animation(
 
     ValueError where the GIF is larger than 3 MB: show fewer epochs or arrows.
     """
-    records.checked_name(name)
-    origin = origins(record)
+    origin = checked(name, record, caption)
     with style.in_style(), files.atomic(p.folder / f"{name}.gif") as path:
         animation.save(path, writer=FewColours(fps=fps), dpi=100)
         if (size := path.stat().st_size) > 3_000_000:

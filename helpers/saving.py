@@ -5,7 +5,7 @@ The same figure gives the same bytes: no dates are written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -24,8 +24,7 @@ def save(fig: Figure, p: Parameters, name: str, record: Origin, *, caption: str,
     `record` is what the figure was drawn from, one record or several. `caption` says what is seen; `alt` describes
     the picture to who cannot see it (the caption where not given). As the last line of a cell it shows the figure.
     """
-    records.checked_name(name)
-    origin = origins(record)
+    origin = checked(name, record, caption)
     text = f"{caption} From {', '.join(entry['file'] for entry in origin)}, commit {origin[0]['commit']}."
     with style.in_style():
         with files.atomic(p.folder / f"{name}.png") as path:
@@ -38,11 +37,14 @@ def save(fig: Figure, p: Parameters, name: str, record: Origin, *, caption: str,
     return fig
 
 
-def origins(record: Origin) -> list[dict[str, Any]]:
-    """Of each record its name, file, the SHA-256 of its arrays and the commit that made it."""
-    several = [record] if isinstance(record, records.Record) else list(record)
+def checked(name: str, record: Origin, caption: str) -> list[dict[str, Any]]:
+    """Of each record its name, file, the SHA-256 of its arrays and its commit; nothing is written before this holds."""
+    records.checked_name(name)
+    if not caption.strip():
+        raise ValueError(f"{name}: expected a caption that says what is seen, got {caption!r}")
+    several = list(record) if isinstance(record, Sequence) else [record]
     if not several or not all(isinstance(entry, records.Record) for entry in several):
-        raise ValueError("record: expected the record, or records, that the figure or table was made from")
+        raise ValueError(f"{name}: expected the record, or records, that it was made from, got {record!r}")
     return [
         {
             "name": entry.name,
@@ -68,10 +70,9 @@ def describe(
     caption: str,
     alt: str | None,
     made: list[str],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `name`.<kind>.json, which the report reads; last, so that it never names a file that is not there."""
-    if not caption.strip():
-        raise ValueError(f"{name}: expected a caption that says what is seen, got {caption!r}")
+    """Write `name`.<kind>.json for the report, with `more`; after the files that it names."""
     content = {"format": f"{kind}/1", "name": name, "caption": caption, "alt": alt or caption}
-    files.write_json(p.folder / f"{name}.{kind}.json", content | {"record": origin, "files": made})
+    files.write_json(p.folder / f"{name}.{kind}.json", content | {"record": origin, "files": made} | dict(more or {}))
     records.note(p, kind, name)
