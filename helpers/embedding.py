@@ -1,0 +1,46 @@
+"""Pictures inside a page: smaller copies as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+SHARP = 160.0  # dots per inch of the copy in the page, sharp on most screens; the file beside it has 200
+CSS_DPI = 110  # at which inches become the pixels of a page
+MOST_PIXELS = 40_000_000
+
+
+def picture(path: Path) -> dict[str, Any]:
+    """`image` (data URI), `width` and `height` in pixels of the page, for a PNG or GIF; ValueError for what is neither.
+
+    A PNG of 200 dpi is brought to 160 dpi and 128 colours where that makes it smaller; a GIF is taken as it is.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=("PNG", "GIF")) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError(f"{opened.width} × {opened.height} pixels")
+            kind, (width, height) = str(opened.format).lower(), opened.size
+            opened.load()
+            if kind == "png":
+                dpi = float(opened.info.get("dpi", (CSS_DPI,))[0])
+                content = min(content, _smaller(opened, dpi), key=len)
+                width, height = (round(side * CSS_DPI / dpi) for side in (width, height))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path.name}: expected a whole PNG or GIF, got: {error}") from error
+    data = base64.b64encode(content).decode("ascii")
+    return {"image": f"data:image/{kind};base64,{data}", "width": width, "height": height}
+
+
+def _smaller(opened: Image.Image, dpi: float) -> bytes:
+    flat = opened.convert("RGB")
+    if dpi > SHARP:
+        size = tuple(max(1, round(side * SHARP / dpi)) for side in flat.size)
+        flat = flat.resize(size, Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    flat.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
