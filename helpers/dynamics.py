@@ -7,17 +7,22 @@ the number of phases from the Bayesian information criterion, so that "no phase 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from helpers import metrics, records, style, tables
+from helpers.parameters import ROOT
+
 if TYPE_CHECKING:
     from helpers.history import History
 
 PROBES = ("train", "test")
+FOLLOWED = ("delta_energy", "energy", "clean_error", "pgd_error")  # of the curves, at the end of training
+PUBLISHED = {"madry": "SAT", "trades": "TRADES"}  # our recipe → name in params/published/ebm_delta_energy_curves.csv
 
 # A break must lower the BIC by this much: "very strong" on the scale of Kass & Raftery (1995, JASA 90, p. 777).
 # Measured on 1,000 flat curves of 30 epochs with white noise: a break is found in 0.1 % (with margin 0 in 9 %, because
@@ -125,23 +130,138 @@ def phases(epochs: np.ndarray, values: np.ndarray, *, max_pieces: int = 3, short
     return Phases(chosen=chosen, tried=tried)
 
 
-def table(curves: pd.DataFrame, *, by: Sequence[str], value: str, max_pieces: int = 3) -> pd.DataFrame:
-    """Phases of every curve in a tidy frame: one row for each group of `by` (network, seed, probe).
+def table(curves: pd.DataFrame, *, value: str, max_pieces: int = 3) -> pd.DataFrame:
+    """Phases of each seed's curve and, where there are several, of their mean, which is less noisy.
 
-    `curves` holds the columns `by`, "epoch" and `value`. Columns of the result: `by`, "phases", "break_1",
-    "break_2", … (NaN where there is none), "slope_1", …, "bic_gain" (over one straight line) and "statement".
+    `curves` holds the columns network, seed, epoch and `value`, one probe only. One row for each network and curve;
+    columns network, curve ("seed 0", …, "mean"), phases, break_1, … (NaN where there is none), slope_1, …, bic_gain
+    (over one straight line) and statement.
     """
     rows = []
-    for group, curve in curves.groupby(list(by), sort=False):
-        curve = curve.sort_values("epoch")
-        found = phases(curve["epoch"].to_numpy(), curve[value].to_numpy(), max_pieces=max_pieces)
-        row = dict(zip(by, group, strict=True)) | {"phases": found.chosen.pieces}
-        for k in range(max_pieces - 1):
-            row[f"break_{k + 1}"] = found.chosen.breaks[k] if k < len(found.chosen.breaks) else np.nan
-        for k in range(max_pieces):
-            row[f"slope_{k + 1}"] = found.chosen.slopes[k] if k < found.chosen.pieces else np.nan
-        row["bic_gain"] = found.tried[0].bic - found.chosen.bic
-        rows.append(row | {"statement": found.statement()})
+    for network, method in curves.groupby("network", sort=False):
+        by_seed = method.pivot_table(index="epoch", columns="seed", values=value, sort=True)
+        several = {f"seed {seed}": by_seed[seed] for seed in by_seed}
+        if len(several) > 1:
+            several["mean"] = by_seed.mean(axis=1)
+        for curve, values in several.items():
+            found = phases(values.index.to_numpy(), values.to_numpy(), max_pieces=max_pieces)
+            row = {"network": network, "curve": curve, "phases": found.chosen.pieces}
+            for k in range(max_pieces - 1):
+                row[f"break_{k + 1}"] = found.chosen.breaks[k] if k < len(found.chosen.breaks) else np.nan
+            for k in range(max_pieces):
+                row[f"slope_{k + 1}"] = found.chosen.slopes[k] if k < found.chosen.pieces else np.nan
+            row["bic_gain"] = found.tried[0].bic - found.chosen.bic
+            rows.append(row | {"statement": found.statement()})
+    return pd.DataFrame(rows)
+
+
+def stacked(curves: pd.DataFrame, series: Mapping[str, str]) -> pd.DataFrame:
+    """Several columns of `curves` as curves of one figure, named network@label; columns curve, seed, epoch, value.
+
+    >>> curves = pd.DataFrame({"network": ["madry"], "seed": [0], "epoch": [1], "energy": [-2.0], "energy_adv": [-1.5]})
+    >>> stacked(curves, {"E(x)": "energy", "E(x*)": "energy_adv"})[["curve", "value"]].to_numpy().tolist()
+    [['madry@E(x)', -2.0], ['madry@E(x*)', -1.5]]
+    """
+    return pd.concat(
+        [
+            pd.DataFrame({"curve": curves["network"] + f"@{label}", "value": curves[column]})
+            .assign(seed=curves["seed"], epoch=curves["epoch"])
+            for label, column in series.items()
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def published_curves() -> pd.DataFrame:
+    """The paper's mean ΔE(x) (Fig. 1a, digitised, CIFAR-10, 100 epochs), every third epoch, as `curves` are laid out.
+
+    Straight lines between the digitised points; network "SAT" and "TRADES", seed 0, epoch, delta_energy.
+    """
+    points = _published()
+    blocks = []
+    for name, theirs in points.groupby("method", sort=False):
+        epochs = np.arange(theirs["epoch"].min(), theirs["epoch"].max() + 1, 3)
+        values = np.interp(epochs, theirs["epoch"], theirs["mean_delta_energy"])
+        blocks.append(pd.DataFrame({"network": name, "seed": 0, "epoch": epochs, "delta_energy": values}))
+    return pd.concat(blocks, ignore_index=True)
+
+
+def _published() -> pd.DataFrame:
+    points = pd.read_csv(ROOT / "params" / "published" / "ebm_delta_energy_curves.csv")
+    return points[points["figure"] == "1a"]
+
+
+def final(curves: pd.DataFrame) -> list[records.Scalar]:
+    """Scalars for a record: where the curves end, for each network and probe; mean over seeds with Student's t."""
+    last = curves[curves["epoch"] == curves.groupby(["network", "seed"])["epoch"].transform("max")]
+    return [
+        records.scalar(
+            metric,
+            metrics.student_t(group[metric].to_numpy()),
+            n=len(group),
+            seeds=group["seed"].tolist(),
+            network=str(network),
+            probe=str(probe),
+        )
+        for (network, probe), group in last.groupby(["network", "probe"], sort=False)
+        for metric in FOLLOWED
+    ]
+
+
+def reading(scalars: pd.DataFrame) -> str:
+    """What a record of `final` says of ΔE(x), a line for each network and probe."""
+    lines = []
+    for row in scalars[scalars["metric"] == "delta_energy"].to_dict("records"):
+        end = tables.Interval(row["value"], row["low"], row["high"])
+        way = "lowers" if (row["low"] or 0) > 0 else "raises" if (row["high"] or 0) < 0 else "does not clearly move"
+        lines.append(
+            f"{style.label(row['network'])}, {row['probe']} images: after training the attack {way} E(x), "
+            f"mean ΔE(x) = {end} nat over {len(row['seeds'])} seeds"
+        )
+    return "\n".join(lines)
+
+
+def breaks(phases_of: pd.DataFrame) -> list[records.Scalar]:
+    """Scalars for a record: the epoch at which each phase of `table` after the first starts."""
+    return [
+        records.scalar("phase_start", row[f"break_{k}"], network=row["network"], curve=row["curve"], phase=k + 1)
+        for row in phases_of.to_dict("records")
+        for k in range(1, row["phases"])
+    ]
+
+
+def marks(phases_of: pd.DataFrame) -> list[tuple[float, str]]:
+    """Upright lines for a figure of one network: where the phases of its mean curve (or only seed) start.
+
+    >>> marks(pd.DataFrame({"phases": [1, 3], "break_1": [np.nan, 10.0], "break_2": [np.nan, 78.0]}))
+    [(10.0, 'phase 2'), (78.0, 'phase 3')]
+    """
+    last = phases_of.iloc[-1]
+    return [(float(last[f"break_{k}"]), f"phase {k + 1}") for k in range(1, int(last["phases"]))]
+
+
+def beside_published(curves: pd.DataFrame, *, data: str, of: float = 100) -> pd.DataFrame:
+    """The paper's curve of mean ΔE(x) (Fig. 1a, digitised, CIFAR-10, `of` epochs) beside ours on `data`.
+
+    `curves` are those of one probe. Each published epoch stands beside the same fraction of our training, ours as
+    mean over seeds with Student's t. One row for each method that both have and each published epoch.
+    """
+    published, rows = _published(), []
+    for network, method in curves.groupby("network", sort=False):
+        name = PUBLISHED.get(str(network).partition("@")[0])
+        theirs = published[published["method"] == name]
+        at = theirs["epoch"].to_numpy()
+        ours = np.array(
+            [
+                at_epochs(c["epoch"].to_numpy(), c["delta_energy"].to_numpy(), at, of=of)
+                for _, c in method.groupby("seed")
+            ]
+        )
+        last = int(method["epoch"].max())
+        for k, (epoch, value) in enumerate(zip(at, theirs["mean_delta_energy"], strict=True)):
+            row = {"method": f"{name} / {network}", "published epoch": int(epoch), "published, CIFAR-10": float(value)}
+            row |= {"our epoch": float(max(1.0, epoch / of * last)), f"ours, {data}": metrics.student_t(ours[:, k])}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from helpers import dynamics
-from helpers.parameters import ROOT
 
 
 def _broken(t: np.ndarray, *, breaks: tuple[float, ...], slopes: tuple[float, ...]) -> np.ndarray:
@@ -72,27 +71,54 @@ def test_squared_error_never_grows_with_the_number_of_pieces():
 
 
 def test_breaks_of_the_published_curve_are_those_of_the_paper():
-    # Fig. 1(a) marks epochs 10 and 78 for SAT. Its digitised points, read every third epoch.
-    published = pd.read_csv(ROOT / "params" / "published" / "ebm_delta_energy_curves.csv")
-    sat = published[(published["figure"] == "1a") & (published["method"] == "SAT")]
-    t = np.arange(1.0, 99.0, 3.0)
-    found = dynamics.phases(t, np.interp(t, sat["epoch"], sat["mean_delta_energy"]))
-    np.testing.assert_allclose(found.chosen.breaks, (10, 78), atol=4)
+    # Fig. 1(a) marks epochs 10 and 78 for SAT; the digitised points are read every third epoch, hence 4.
+    found = dynamics.table(dynamics.published_curves(), value="delta_energy").set_index("network").loc["SAT"]
+    np.testing.assert_allclose([found["break_1"], found["break_2"]], (10, 78), atol=4)
 
 
-def test_table_has_a_row_for_each_curve():
+def test_table_has_a_row_for_each_seed_and_for_their_mean():
     t = np.arange(30)
     curves = pd.concat(
-        pd.DataFrame({"network": name, "seed": seed, "epoch": t, "delta": _broken(t, breaks=(at,), slopes=(-0.1, 0.0))})
-        for name, at in [("madry", 10), ("trades", 20)]
-        for seed in (0, 1)
+        pd.DataFrame(
+            {"network": name, "seed": seed, "epoch": t, "delta": _broken(t, breaks=(at,), slopes=(-0.1 - seed, 0.0))}
+        )
+        for name, at, seeds in [("madry", 10, (0, 1)), ("trades", 20, (0,))]
+        for seed in seeds
     )
-    table = dynamics.table(curves.sample(frac=1, random_state=0), by=["network", "seed"], value="delta")
-    table = table.sort_values(["network", "seed"])
-    assert table["break_1"].tolist() == [10, 10, 20, 20]
+    table = dynamics.table(curves.sample(frac=1, random_state=0), value="delta").set_index(["network", "curve"])
+    assert set(table.index) == {("madry", "seed 0"), ("madry", "seed 1"), ("madry", "mean"), ("trades", "seed 0")}
+    assert table["break_1"].groupby("network").unique().to_dict() == {"madry": [10], "trades": [20]}
     assert table["break_2"].isna().all()
-    np.testing.assert_allclose(table["slope_1"], -0.1, rtol=1e-9)
+    assert table.loc[("madry", "mean"), "slope_1"] == pytest.approx(-0.6)
     assert (table["bic_gain"] > dynamics.BIC_MARGIN).all()
+    starts = dynamics.breaks(table.reset_index())
+    assert [(row["network"], row["curve"], row["phase"], row["value"]) for row in starts][-1] == (
+        "trades",
+        "seed 0",
+        2,
+        20,
+    )
+
+
+def test_where_the_curves_end():
+    frame = dynamics.curves({("madry", seed): _history(probe_shift=seed) for seed in (0, 1, 2)})
+    frame[["energy", "pgd_error"]] = frame[["delta_energy", "clean_error"]].to_numpy()
+    rows = {row["id"]: row for row in dynamics.final(frame)}
+    end = rows["delta_energy[network=madry,probe=test]"]
+    # Seeds end at 97, 98, 99: mean 98, t = 4.303 at 2 degrees of freedom, s = 1.
+    assert (end["value"], end["n"], end["seeds"], end["interval_kind"]) == (98, 3, [0, 1, 2], "student_t")
+    assert end["high"] - 98 == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert "raises E(x)" not in dynamics.reading(pd.DataFrame(rows.values())).splitlines()[1]
+
+
+def test_published_values_stand_beside_the_same_fraction_of_our_training():
+    t = np.arange(1, 31)
+    curves = pd.DataFrame({"network": "madry", "seed": 0, "epoch": t, "delta_energy": -0.01 * t})
+    table = dynamics.beside_published(curves, data="digits").set_index("published epoch")
+    assert table.loc[90, "published, CIFAR-10"] == -0.513
+    assert table.loc[90, "our epoch"] == 27
+    assert table.loc[90, "ours, digits"].value == pytest.approx(-0.27)
+    assert table.loc[1, "ours, digits"].value == pytest.approx(-0.01)  # before our first epoch: the first
 
 
 def test_reading_at_a_fraction_of_training():
@@ -115,13 +141,13 @@ def test_what_cannot_be_fitted_is_refused(epochs, values, expected):
         dynamics.phases(epochs, values)
 
 
-def _history(*, attacked: bool = True, n_epochs: int = 4, n: int = 5) -> SimpleNamespace:
+def _history(*, attacked: bool = True, n_epochs: int = 4, n: int = 5, probe_shift: float = 0.0) -> SimpleNamespace:
     scalars = {"epoch": list(range(1, n_epochs + 1)), "train_loss": [1.0] * n_epochs}
     arrays = {}
     for probe, offset in (("train", 0.0), ("test", 100.0)):
         scalars |= {f"clean_error_{probe}": [offset + e for e in range(n_epochs)]}
         if attacked:
-            scalars |= {f"delta_energy_{probe}": [offset - e for e in range(n_epochs)]}
+            scalars |= {f"delta_energy_{probe}": [offset + probe_shift - e for e in range(n_epochs)]}
         for k, name in enumerate(("E", "E_y", "E_adv", "E_y_adv")):
             arrays[f"{probe}/{name}"] = offset + 10 * k + np.arange(n_epochs * n).reshape(n_epochs, n)
         arrays[f"{probe}/index"] = 7 + np.arange(n)

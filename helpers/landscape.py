@@ -1,0 +1,228 @@
+"""Energies of natural images and of what an attack made of them, as tidy frames (ebm, 2.2 to 2.4).
+
+One row for each network, attack, returned point and image:
+
+    network, seed, attack, returns | image, label | E, E_y, E_adv, E_y_adv | correct, correct_adv, reached
+
+E = E(x), E_y = E(x, y), the same with `_adv` at x*; y is always the true class, also for a targeted attack.
+`correct`: the network is right on x, `correct_adv`: on x*; `reached`: x* is where the attack wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers import attacks, energies, metrics, records, style, tables
+from helpers.data import ImageSet
+
+POINTS = ("last", "first_success")
+METHOD = ["network", "attack", "returns"]
+HEADERS = {  # metrics of `summary` that a table shows
+    "share_lowered": "E(x) lowered (%)",
+    "delta_energy": "mean ΔE(x) (nat)",
+    "share_joint_lowered": "E(x, y) lowered (%)",
+    "delta_joint_energy": "mean ΔE(x, y) (nat)",
+    "robust_accuracy": "robust accuracy (%)",
+    "success_rate": "aim reached (%)",
+}
+
+
+def measure(
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    attack: str,
+    epsilon: float,
+    step_size: float,
+    n_steps: int,
+    seed: int,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """Attack each image once (L∞, one random start); energies at the last iterate and at the first success.
+
+    Both points belong to one run. The first success is the first iterate, the start included, that has what the
+    attack wants, or the last iterate where none has: what an attack returns that stops as soon as it may. FGSM has
+    one step, so its two points are one and only "last" is there. `epsilon` and `step_size` are in the scale of
+    [0, 1] images. Returns the columns from "returns" on (see the module), one point after the other.
+    """
+    settings = {"epsilon": epsilon, "step_size": step_size, "n_steps": n_steps, "batch_size": batch_size}
+    found: dict[str, list[dict[str, np.ndarray]]] = {point: [] for point in POINTS}
+    for rows in torch.arange(len(images), device=images.labels.device).split(batch_size):
+        part = images.subset(rows)
+        points = _attacked(network, part, attack=attack, seed=seed, **settings)
+        clean = metrics.predictions(network, part.images(), batch_size=batch_size)
+        goal = _goal(network, part, attack=attack, seed=seed)
+        for point, x_adv in points.items():
+            logits = metrics.predictions(network, x_adv, batch_size=batch_size)
+            found[point].append({"returns": np.full(len(part), point), **_columns(part, clean, logits, goal=goal)})
+    blocks = [block for point in POINTS for block in found[point]]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _attacked(network: nn.Module, part: ImageSet, *, attack: str, seed: int, **settings: Any) -> dict[str, Tensor]:
+    """x* of one run by point. The callback sees every iterate but may not see the last, which is returned."""
+    x = part.images()
+    first, done = x.clone(), torch.zeros_like(part.labels, dtype=torch.bool)
+
+    def keep_first(step: int, x_k: Tensor, at_k: attacks.LossValue) -> None:
+        new = at_k.fooled & ~done
+        first[new], done[new] = x_k[new], True
+
+    last = attacks.run(
+        attack,
+        network,
+        x,
+        part.labels,
+        norm="linf",
+        returns="last",
+        n_restarts=1,
+        seed=seed,
+        index=part.index,
+        callback=keep_first,
+        **settings,
+    )
+    if attack == "fgsm":
+        return {"last": last}
+    return {"last": last, "first_success": torch.where(done.reshape(-1, 1, 1, 1), first, last)}
+
+
+def _goal(network: nn.Module, part: ImageSet, *, attack: str, seed: int) -> Tensor | None:
+    """The classes that a targeted attack aims at, (B,) on the CPU; None for an untargeted one."""
+    if attack == "pgd_ce_targeted":
+        k = metrics.predictions(network, part.images(slice(0, 1)), batch_size=1).shape[1]
+        return attacks.random_targets(part.labels, k, seed=seed, index=part.index).cpu()
+    if attack == "pgd_ce_least_likely":
+        return attacks.least_likely(network, part.images(), part.labels).cpu()
+    return None
+
+
+def _columns(part: ImageSet, clean: Tensor, logits: Tensor, *, goal: Tensor | None) -> dict[str, np.ndarray]:
+    y = part.labels.cpu()
+    right = logits.argmax(1) == y
+    columns = {
+        "image": part.index.cpu(),
+        "label": y,
+        "E": energies.marginal(clean),
+        "E_y": energies.joint(clean, y),
+        "E_adv": energies.marginal(logits),
+        "E_y_adv": energies.joint(logits, y),
+        "correct": clean.argmax(1) == y,
+        "correct_adv": right,
+        "reached": ~right if goal is None else logits.argmax(1) == goal,
+    }
+    return {name: column.numpy() for name, column in columns.items()}
+
+
+def deltas(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with ΔE(x) = E(x) − E(x*) as "delta_E" and ΔE(x, y) as "delta_E_y"; positive: lowered.
+
+    >>> deltas(pd.DataFrame({"E": [-5.0], "E_adv": [-8.0], "E_y": [-5.0], "E_y_adv": [1.0]}))[["delta_E", "delta_E_y"]]
+       delta_E  delta_E_y
+    0      3.0       -6.0
+    """
+    return pairs.assign(delta_E=pairs["E"] - pairs["E_adv"], delta_E_y=pairs["E_y"] - pairs["E_y_adv"])
+
+
+def side_by_side(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each image with E(x*) and E(x*, y) of both points: "E_last", "E_first_success", "E_y_last", ….
+
+    Attacks that have one point only (FGSM) are left out.
+    """
+    key = ["network", "seed", "attack", "image"]
+    both = [pairs[pairs["returns"] == point].rename(columns={"E_adv": f"E_{point}", "E_y_adv": f"E_y_{point}"})
+            for point in POINTS]  # fmt: skip
+    kept = [*key, "E_first_success", "E_y_first_success"]
+    return both[0].drop(columns="returns").merge(both[1][kept], on=key, validate="one_to_one")
+
+
+def summary(pairs: pd.DataFrame) -> list[records.Scalar]:
+    """Scalars for a record, for each network, attack and point: shares lowered, mean ΔE, accuracies.
+
+    One trained network: Wilson intervals for shares, the mean over images with its normal interval for ΔE. Several
+    seeds: the mean over seeds with Student's t, since then the method is measured and not one network.
+    """
+    return [row for _, method in deltas(pairs).groupby(METHOD, sort=False) for row in _scalars(method)]
+
+
+def _scalars(method: pd.DataFrame) -> Iterator[records.Scalar]:
+    first = method.iloc[0]
+    seeds = sorted(int(seed) for seed in method["seed"].unique())
+    where: dict[str, Any] = {name: str(first[name]) for name in METHOD} | (
+        {"seed": seeds[0]} if len(seeds) == 1 else {}
+    )
+    n = int((method["seed"] == seeds[0]).sum())
+    shares = {
+        "share_lowered": method["delta_E"] > 0,
+        "share_joint_lowered": method["delta_E_y"] > 0,
+        "accuracy": method["correct"],
+        "robust_accuracy": method["correct_adv"],
+        "success_rate": method["reached"],
+    }
+    means = {"delta_energy": method["delta_E"], "delta_joint_energy": method["delta_E_y"]}
+    for metric, values in {**shares, **means}.items():
+        by_seed = [values[method["seed"] == seed].to_numpy() for seed in seeds]
+        estimate = _over_seeds(by_seed, share=metric in shares) if len(seeds) > 1 else None
+        if estimate is None:
+            one = metrics.accuracy if metric in shares else metrics.mean_over_images
+            estimate = one(by_seed[0])
+        yield records.scalar(metric, estimate, n=n, seeds=seeds, **where)
+    spread = [float(method.loc[method["seed"] == seed, "delta_E"].std(ddof=0)) for seed in seeds]
+    yield records.scalar("delta_energy_std", float(np.mean(spread)), n=n, seeds=seeds, **where)
+
+
+def _over_seeds(by_seed: list[np.ndarray], *, share: bool) -> metrics.Estimate:
+    values = np.array([block.mean(dtype=np.float64) for block in by_seed])
+    estimate = metrics.student_t(100 * values if share else values)
+    if not share:
+        return estimate
+    # t knows no bounds; a share does
+    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))
+
+
+def identities(pairs_of_logits: tuple[Tensor, Tensor], y: Tensor) -> list[records.Scalar]:
+    """How far CE(x, y) = E(x, y) − E(x) and KL in energies (ebm, Proposition 1) are from PyTorch's own CE and KL.
+
+    `pairs_of_logits`: f(x) and f(x*), (B, K) each; `y` (B,). For float64 and float32 the largest deviation over the
+    batch divided by max(1, |E|), the largest energy in play being what float32 rounds.
+    """
+    rows = []
+    for dtype in (torch.float64, torch.float32):
+        f, g = (logits.to(dtype) for logits in pairs_of_logits)
+        scale = torch.maximum(energies.marginal(f).abs(), energies.marginal(g).abs())
+        scale = torch.maximum(scale, torch.maximum(energies.joint(f, y).abs(), energies.joint(g, y).abs())).clamp_min(1)
+        ce = F.cross_entropy(g, y, reduction="none") - energies.cross_entropy(g, y)
+        log_p, log_q = f.log_softmax(1), g.log_softmax(1)
+        kl = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1) - energies.kl_from_energies(f, g)
+        for name, gap in {"CE": ce, "KL": kl}.items():
+            worst = float((gap.abs() / scale).max())
+            rows.append(records.scalar("identity_error", worst, n=len(y), identity=name, dtype=str(dtype)[6:]))
+    return rows
+
+
+def reading(scalars: pd.DataFrame, **where: str) -> str:
+    """What a record of `summary` says, a line for each network, attack and point that agrees with `where`."""
+    chosen = scalars[scalars["metric"].isin(["share_lowered", "delta_energy"])]
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+    lines = []
+    for key, method in chosen.groupby(METHOD, sort=False):
+        rows = {row["metric"]: row for row in method.to_dict("records")}
+        share, mean = (
+            tables.Interval(*(rows[m][k] for k in ("value", "low", "high"))) for m in ("share_lowered", "delta_energy")
+        )
+        seeds = rows["delta_energy"]["seeds"]
+        over = f"{rows['delta_energy']['n']:g} images" + (f" and {len(seeds)} seeds" if len(seeds) > 1 else "")
+        way = "lowered" if (mean.low or 0) > 0 else "raised" if (mean.high or 0) < 0 else "not clearly moved"
+        lines.append(
+            f"{', '.join(style.label(name) for name in key)}: E(x) lowered on {share} % of {over}; "
+            f"mean ΔE(x) = {mean} nat, so on average {way}"
+        )
+    return "\n".join(lines)
