@@ -52,7 +52,8 @@ def check(wanted: tuple[str, ...]) -> list[str]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: 2.10.0+cu126 → (2, 10, 0)."""
-    return tuple(int(part) for part in re.match(r"\d+(\.\d+)*", version + " ")[0].split("."))
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 # .venv
@@ -122,7 +123,16 @@ def _install_lock() -> None:
     uv = shutil.which("uv") or _bootstrap_uv()
     backend = os.environ.get("UV_TORCH_BACKEND")
     if uv:
-        command = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", PYTHON, LOCK]
+        command: list[str | Path] = [
+            uv,
+            "pip",
+            "sync",
+            "--require-hashes",
+            "--compile-bytecode",
+            "--python",
+            PYTHON,
+            LOCK,
+        ]
         if backend:
             say(
                 f"UV_TORCH_BACKEND={backend}: torch and what it brings come from that index, without the lock's hashes."
@@ -135,7 +145,16 @@ def _install_lock() -> None:
         say("uv could not install the packages; trying pip.")
     elif backend:
         raise SystemExit("UV_TORCH_BACKEND is set, but there is no uv: install uv first.")
-    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", LOCK]
+    pip: list[str | Path] = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "-r",
+        LOCK,
+    ]
     if subprocess.call(pip):
         raise SystemExit("Could not install requirements.lock: see pip's message above. Start again to go on.")
 
@@ -155,7 +174,7 @@ def _bootstrap_uv() -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         pinned = Path(folder) / "uv.txt"
         pinned.write_text(_blocks()["uv"], encoding="utf-8")
-        pip = [
+        pip: list[str | Path] = [
             PYTHON,
             "-m",
             "pip",

@@ -68,7 +68,8 @@ def cost_line(profile: str, notebooks: list[str]) -> str:
     """One line: what the profile is and what a cold run of it costs."""
     facts = parameters.profile_facts(profile)
     minutes, some = facts["minutes"], len(notebooks) < len(parameters.notebooks(profile))
-    took = f"about {minutes:g} minute{'s' if minutes != 1 else ''}" if minutes < 120 else f"about {minutes / 60:.3g} hours"
+    took = f"about {minutes:g} minute{'' if minutes == 1 else 's'}"
+    took = took if minutes < 120 else f"about {minutes / 60:.3g} hours"
     took += " for all notebooks" if some else ""
     words = [took, f"{facts['memory_gb']:g} GB of memory a job", f"{facts['disk_gb']:g} GB of disk"]
     words.append(f"{facts['download_gb']:g} GB of downloads" if facts["download_gb"] else "no downloads")
