@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.quiver import Quiver
+from matplotlib.transforms import ScaledTranslation
 
 from helpers import style
 from helpers.frames import groups, needed, size
@@ -98,9 +99,10 @@ def plane(ax: Axes, limits: Limits) -> None:
     low, high = max(left, bottom), min(right, top)
     if high > low:
         place = low + 0.62 * (high - low)
-        ax.annotate("CE = 0", (place, place), xytext=(3, -3), textcoords="offset points", rotation=45,
-                    rotation_mode="anchor", transform_rotates_text=True, ha="center", va="top", size=7.5,
-                    color="#4D4D4D", zorder=5)  # fmt: skip
+        # An annotation's own transform is its offset, so only a plain text turns with the diagonal on the screen.
+        below = ScaledTranslation(3 / 72, -3 / 72, ax.figure.dpi_scale_trans)
+        ax.text(place, place, "CE = 0", rotation=45, rotation_mode="anchor", transform_rotates_text=True, ha="center",
+                va="top", size=7.5, color="#4D4D4D", transform=ax.transData + below, zorder=5)  # fmt: skip
 
 
 def draw_arrows(ax: Axes, part: pd.DataFrame, *, columns: Columns, n_arrows: int) -> tuple[Quiver, Line2D, Line2D]:

@@ -72,8 +72,8 @@ def paired_histogram(
 
 def _bins(values: np.ndarray, n_bins: int) -> list[float]:
     """Equal bins over all values, but for a few that lie so far out that they would squeeze the rest."""
-    low, high = np.quantile(values, [0.002, 0.998])
-    reach = 0.25 * (high - low)
+    low, high = np.quantile(values, [0.01, 0.99])
+    reach = 0.5 * (high - low)
     low, high = max(values.min(), low - reach), min(values.max(), high + reach)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5

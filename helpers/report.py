@@ -181,7 +181,7 @@ def exhibit(folder: Path, notebook: str, kind: str, name: str) -> dict[str, Any]
     home = folder / notebook
     side = _mapping(files.read_json(home / f"{name}.{kind}.json"))
     found: dict[str, Any] = {"name": name, "caption": str(side.get("caption", name)), "alt": str(side.get("alt", name))}
-    found |= {"image": "", "width": "", "height": "", "rows": None, "columns": [], "numeric": [], "faults": []}
+    found |= {"image": "", "width": 0, "height": 0, "rows": None, "columns": [], "numeric": [], "faults": []}
     if not side:
         return found | {"links": [], "origin": [], "faults": [f"{name}.{kind}.json is missing or damaged."]}
     made = [str(one) for one in side.get("files") or [] if Path(str(one)).name == one]

@@ -29,8 +29,8 @@ METHODS = {
     "mail": "#66CCEE",
     "mart": "#997700",
     "trades": "#228833",
-    "madry": "#AA3377",
-    "standard": "#4D4D4D",
+    "madry": "#C0458C",
+    "standard": "#333333",
     "robust": "#6699CC",
 }
 OTHERS = ("#6699CC", "#997700", "#994455", "#004488", "#EECC66", "#44AA99", "#882255", "#DDCC77")
