@@ -2,14 +2,15 @@
 
 `build` makes one by name. A body (the architecture) has `embed(x) -> (B, d)`, the pooled penultimate layer, and a
 linear classifier on top; `Network` puts the normalisation in front of it. With `norm="none"` there is no
-normalisation layer and none in its place: convolutions get biases, He initialisation, and the last convolution of
-each residual branch starts at zero, so that a deep stack begins as a shallow one and trains.
+normalisation layer and none in its place: convolutions get biases, and an initialisation under which a deep stack
+begins as a shallow one and trains (`_initialise`).
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,15 +79,23 @@ def _pool(x: Tensor) -> Tensor:
     return x.mean((2, 3))
 
 
-def _initialise(body: nn.Module, branch_ends: Sequence[nn.Conv2d] = ()) -> None:
-    """He initialisation (fan out, as in He et al. 2015); `branch_ends` start at zero."""
+def _initialise(body: nn.Module, blocks: Sequence[Any] = ()) -> None:
+    """He initialisation (He et al. 2015). Residual `blocks` without normalisation start as in Fixup (Zhang et al.
+    2019): the last convolution of each branch at zero, the first smaller by √(number of blocks).
+
+    With normalisation the scale of the forward pass is free, so that of the backward pass is kept (fan out, as in
+    torchvision); without, the forward pass must keep its scale by itself (fan in).
+    """
     for module in body.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            mode = "fan_out" if module.bias is None else "fan_in"
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for conv in branch_ends:
-        nn.init.zeros_(conv.weight)
+    for block in blocks:
+        if block.conv1.bias is not None:
+            block.conv1.weight.data.mul_(len(blocks) ** -0.5)
+            nn.init.zeros_(block.conv2.weight)
 
 
 class _Body(nn.Module):
@@ -160,7 +169,7 @@ class ResNet18(_Body):
                 c = c_out
         self.blocks = nn.Sequential(*blocks)
         self.linear = nn.Linear(c, num_classes)
-        _initialise(self, [b.conv2 for b in blocks] if norm == "none" else ())
+        _initialise(self, blocks)
 
     def embed(self, x: Tensor) -> Tensor:
         return _pool(self.blocks(F.relu(_conv_norm(self.conv1, self.bn1, x))))
@@ -200,7 +209,7 @@ class WideResNet(_Body):
         self.blocks = nn.Sequential(*blocks)
         self.bn1 = _norm(norm, c)
         self.linear = nn.Linear(c, num_classes)
-        _initialise(self, [b.conv2 for b in blocks] if norm == "none" else ())
+        _initialise(self, blocks)
 
     def embed(self, x: Tensor) -> Tensor:
         return _pool(F.relu(self.bn1(self.blocks(self.conv1(x)))))
@@ -228,18 +237,18 @@ class CifarResNet(_Body):
     def __init__(self, *, num_classes: int, in_channels: int, depth: int, width: int, norm: str) -> None:
         super().__init__()
         self.conv1, self.bn1 = _conv(in_channels, width, norm=norm), _norm(norm, width)
-        c, ends, stages = width, [], []
+        c, everything, stages = width, [], []
         for stage in range(3):
             blocks = []
             for k in range((depth - 2) // 6):
                 c_out = width * 2**stage
                 blocks.append(_CifarBlock(c, c_out, stride=2 if stage and not k else 1, norm=norm))
                 c = c_out
-            ends += [b.conv2 for b in blocks]
+            everything += blocks
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3 = stages
         self.linear = nn.Linear(c, num_classes)
-        _initialise(self, ends if norm == "none" else ())
+        _initialise(self, everything)
 
     def embed(self, x: Tensor) -> Tensor:
         return _pool(self.layer3(self.layer2(self.layer1(F.relu(_conv_norm(self.conv1, self.bn1, x))))))
