@@ -85,7 +85,8 @@ def plane_limits(frame: pd.DataFrame, columns: Columns = COLUMNS) -> Limits:
         low, high = np.quantile(frame[list(pair)].to_numpy(), [0.001, 0.999])
         margin = 0.06 * (high - low) or 1.0
         limits.append((float(low - margin), float(high + margin)))
-    return limits[0], limits[1]
+    (left, right), (bottom, top) = limits
+    return (left, right), (min(bottom, left), top)  # so that the diagonal, from which CE is read, is in sight
 
 
 def plane(ax: Axes, limits: Limits) -> None:

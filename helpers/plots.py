@@ -8,6 +8,7 @@ its own colour everywhere (`helpers.style`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def paired_histogram(
         axes = figure.subplots(len(rows), len(panels), sharex=True, sharey="row", squeeze=False)
         for i, (name, pair) in enumerate(rows.items()):
             for j, (attack, part) in enumerate(panels.items()):
-                _histogram(axes[i, j], part, pair=pair, bins=bins, name=name)
+                _histogram(axes[i, j], part, pair=pair, bins=bins)
                 if i == 0:
                     axes[i, j].set_title(style.label(attack), pad=6)
             axes[i, 0].set_ylabel("images")
@@ -63,7 +64,7 @@ def paired_histogram(
             for j in range(len(panels)):
                 axes[i, j].set_xlabel(style.quantity(name))
                 axes[i, j].tick_params(labelbottom=True)
-                axes[i, j].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+                axes[i, j].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
         n = size(max(panels.values(), key=len))
         handles = [Patch(color=style.NATURAL, alpha=0.65), Patch(color=style.ADVERSARIAL, alpha=0.65)]
         figure.legend(handles, ["natural", f"adversarial      {n} in each panel"], loc="outside lower center", ncols=2)
@@ -80,14 +81,14 @@ def _bins(values: np.ndarray, n_bins: int) -> list[float]:
     return list(np.linspace(low, high, n_bins + 1))
 
 
-def _histogram(ax: Axes, part: pd.DataFrame, *, pair: tuple[str, str], bins: list[float], name: str) -> None:
+def _histogram(ax: Axes, part: pd.DataFrame, *, pair: tuple[str, str], bins: list[float]) -> None:
     natural, adversarial = part[pair[0]].to_numpy(), part[pair[1]].to_numpy()
     for values, colour in ((natural, style.NATURAL), (adversarial, style.ADVERSARIAL)):
         inside = np.clip(values, bins[0], bins[-1])  # the few beyond the axis are counted in the outermost bins
         ax.hist(inside, bins, histtype="stepfilled", color=colour, alpha=0.45, linewidth=0)
         ax.hist(inside, bins, histtype="step", color=colour, linewidth=0.8)
     lowered = float(100 * np.mean(adversarial < natural))
-    ax.text(0.5, 0.985, f"{name} lowered: {_percent(lowered)}", transform=ax.transAxes, ha="center", va="top", size=7.5)
+    ax.text(0.5, 0.985, f"lowered: {_percent(lowered)}", transform=ax.transAxes, ha="center", va="top", size=7.5)
     ax.grid(axis="x", visible=False)
 
 
@@ -126,22 +127,34 @@ def curve_with_band(
     needed(frame, [x, by, seed])
     methods = groups(frame, by)
     palette = style.colours(methods)
+    dashes: dict[str, Any] = style.lines(methods) if right is None else dict.fromkeys(methods, "-")
     with style.in_style():
         figure = style.canvas(6.2, 3.5)
         ax = figure.subplots()
-        _curves(ax, methods, x=x, y=y, seed=seed, palette=palette, line="-", zero=zero)
+        _curves(ax, methods, x=x, y=y, seed=seed, palette=palette, line=dashes, zero=zero)
         ax.set(xlabel=x_label, ylabel=y_label)
-        handles = [Line2D([], [], color=palette[name], label=style.label(name)) for name in methods]
+        handles = [
+            Line2D([], [], color=palette[name], linestyle=dashes[name], label=style.label(name)) for name in methods
+        ]
         if zero:
             ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
         if right is not None:
             other = ax.twinx()
-            _curves(other, methods, x=x, y=right, seed=seed, palette=palette, line=(0, (4, 2)), zero=False)
+            _curves(
+                other,
+                methods,
+                x=x,
+                y=right,
+                seed=seed,
+                palette=palette,
+                line=dict.fromkeys(methods, style.DASHES[1]),
+                zero=False,
+            )
             other.set_ylabel(right_label)
             other.spines["right"].set_visible(True)
             other.grid(visible=False)
             handles.append(Line2D([], [], color=style.NEUTRAL, label=_bare(y_label)))
-            handles.append(Line2D([], [], color=style.NEUTRAL, linestyle=(0, (4, 2)), label=_bare(right_label)))
+            handles.append(Line2D([], [], color=style.NEUTRAL, linestyle=style.DASHES[1], label=_bare(right_label)))
         _phases(ax, phases)
         figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
     return figure
@@ -167,7 +180,7 @@ def _curves(
     y: str,
     seed: str,
     palette: Mapping[str, str],
-    line: object,
+    line: Mapping[str, Any],
     zero: bool,
 ) -> None:
     """Each method's seeds, mean and band; the axis is fitted to the seeds, so that a wide band never flattens them."""
@@ -176,9 +189,9 @@ def _curves(
         needed(part, [x, y])
         table = part.pivot_table(index=x, columns=seed, values=y, sort=True, dropna=False)
         for column in table if table.shape[1] > 1 else ():
-            ax.plot(table.index, table[column], color=palette[name], linewidth=0.5, alpha=0.55, linestyle=line)
+            ax.plot(table.index, table[column], color=palette[name], linewidth=0.5, alpha=0.55, linestyle=line[name])
         mean, half = t_interval(table.to_numpy())
-        ax.plot(table.index, mean, color=palette[name], linestyle=line, marker="." if len(table) < 4 else None)
+        ax.plot(table.index, mean, color=palette[name], linestyle=line[name], marker="." if len(table) < 4 else None)
         ax.fill_between(table.index, mean - half, mean + half, color=palette[name], alpha=0.18, linewidth=0)
         low, high = min(low, np.nanmin(table.to_numpy())), max(high, np.nanmax(table.to_numpy()))
     margin = 0.12 * (high - low) or 0.1 * max(1.0, abs(high))

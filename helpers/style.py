@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 NATURAL = "#0072B2"
@@ -30,9 +31,11 @@ METHODS = {
     "mart": "#997700",
     "trades": "#228833",
     "madry": "#C0458C",
+    "sat": "#C0458C",  # as paper 1 calls Madry's training
     "standard": "#333333",
     "robust": "#6699CC",
 }
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 OTHERS = ("#6699CC", "#997700", "#994455", "#004488", "#EECC66", "#44AA99", "#882255", "#DDCC77")
 
 LABELS = {
@@ -121,19 +124,49 @@ def label(name: object) -> str:
     return f"{text}, {point.replace('=', ' = ').replace(',', ', ')}" if point else text
 
 
+def _base(name: str) -> str | None:
+    """The colour of the method that a name belongs to, None where it belongs to none that is known."""
+    return next((colour for key, colour in METHODS.items() if key in name.lower()), None)
+
+
 def colours(names: Iterable[object]) -> dict[str, str]:
     """One colour for each network or method, the same in every figure; no two of `names` share one.
+
+    Several of one method (`trades@beta=3`, `trades@beta=6`) get lighter and lighter shades of its colour.
 
     >>> colours(["standard", "trades"]) == {"standard": METHODS["standard"], "trades": METHODS["trades"]}
     True
     """
     chosen: dict[str, str] = {}
     for name in map(str, names):
-        fitting = next((colour for key, colour in METHODS.items() if key in name.lower()), None)
         start = zlib.crc32(name.encode()) % len(OTHERS)
-        wanted = [*([fitting] if fitting else []), *OTHERS[start:], *OTHERS[:start]]
-        free = [colour for colour in wanted if colour not in chosen.values()]
-        chosen[name] = (free or wanted)[0]
+        base = _base(name)
+        wanted = [_lighter(base, step) for step in range(4)] if base else []
+        wanted += [*OTHERS[start:], *OTHERS[:start]]
+        chosen[name] = next((colour for colour in wanted if colour not in chosen.values()), wanted[0])
+    return chosen
+
+
+def _lighter(colour: str, step: int) -> str:
+    """`colour` brought a third nearer to white `step` times."""
+    if step == 0:
+        return colour
+    red, green, blue = (1 - (1 - channel) * (2 / 3) ** step for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def lines(names: Iterable[object]) -> dict[str, Any]:
+    """One line style for each name: solid for the first of each method, then dashed, dotted and dash-dotted.
+
+    >>> [style == "-" for style in lines(["madry", "trades", "madry@beta=1"]).values()]
+    [True, True, False]
+    """
+    seen: dict[str, int] = {}
+    chosen = {}
+    for name in map(str, names):
+        key = _base(name) or name
+        chosen[name] = DASHES[seen.get(key, 0) % len(DASHES)]
+        seen[key] = seen.get(key, 0) + 1
     return chosen
 
 

@@ -60,6 +60,12 @@ def test_panels_share_limits_unless_told_otherwise():
     assert own[0].get_xlim() != own[1].get_xlim()
 
 
+def test_the_diagonal_is_in_sight_where_every_point_lies_far_above_it():
+    frame = pd.DataFrame({"E": [-2.6, -2.3], "E_y": [-1.5, -1.0], "E_adv": [-2.4, -2.2], "E_y_adv": [0.0, 0.4]})
+    ax = plots.energy_plane(frame).axes[0]
+    assert ax.get_ylim()[0] <= ax.get_xlim()[0]
+
+
 def test_other_names_of_columns():
     columns = planes.Columns(x="a", y="b", x_adv="c", y_adv="d")
     frame = pages.pairs().rename(columns={"E": "a", "E_y": "b", "E_adv": "c", "E_y_adv": "d"})

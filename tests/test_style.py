@@ -49,7 +49,16 @@ def test_a_method_keeps_its_colour_whatever_else_is_shown():
     alone = style.colours(["trades"])["trades"]
     assert style.colours(["madry", "standard", "trades"])["trades"] == alone
     assert style.colours(["trades@beta=3"])["trades@beta=3"] == alone
+    assert style.colours(["SAT"])["SAT"] == style.colours(["madry"])["madry"]
     assert style.colours(["resnet20_x"]) == style.colours(["resnet20_x"])
+
+
+def test_variants_of_a_method_are_shades_of_its_colour_and_dashed():
+    names = ["trades", "trades@beta=3", "madry"]
+    shades = [to_rgb(colour) for colour in style.colours(names).values()]
+    assert shades[1][1] > max(shades[1][0], shades[1][2]), "still green"
+    assert all(light >= full for light, full in zip(shades[1], shades[0], strict=True))
+    assert list(style.lines(names).values()) == ["-", style.DASHES[1], "-"]
 
 
 def test_no_two_methods_of_a_figure_share_a_colour():
