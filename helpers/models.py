@@ -88,8 +88,9 @@ def _initialise(body: nn.Module, blocks: Sequence[Any] = ()) -> None:
     """
     for module in body.modules():
         if isinstance(module, nn.Conv2d):
-            mode = "fan_out" if module.bias is None else "fan_in"
-            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out" if module.bias is None else "fan_in", nonlinearity="relu"
+            )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for block in blocks:
