@@ -125,28 +125,6 @@ def _evaluate(loss: AttackLoss, x: Tensor, y: Tensor, *, gradient: bool) -> tupl
     return LossValue(value.detach(), fooled), slope
 
 
-class _Finite:
-    """Refuses a loss or gradient that is not finite.
-
-    At once on a CPU. On an accelerator a look at each step would hold up its queue, so there
-    it looks after the last.
-    """
-
-    def __init__(self, index: Tensor) -> None:
-        self.index = index
-        self.pending: list[tuple[Tensor, str, int]] = []
-
-    def watch(self, rows: Tensor, name: str, step: int) -> None:
-        self.pending.append((rows, name, step))
-        if rows.device.type == "cpu":
-            self.look()
-
-    def look(self) -> None:
-        for rows, name, step in self.pending:
-            checks.finite(rows, name, step=step, index=self.index)
-        self.pending.clear()
-
-
 class _Point(NamedTuple):
     """A candidate x (B, C, H, W) and what the loss says of it; `said` is None where nobody will ask."""
 
@@ -185,7 +163,7 @@ def _climb(
     n_steps: int,
     returns: Returns,
     judge: bool,
-    finite: _Finite,
+    finite: checks.Finite,
     callback: Callback | None,
 ) -> _Point:
     """One run of PGD from x_0 = `x`: the point that `returns` names, with what the loss says there if `judge`."""
@@ -275,7 +253,7 @@ def pgd(
         first = _first(x, key.at(restart), norm=norm, epsilon=epsilon, start=start, start_std=start_std)
         found = _climb(
             loss, first, y, move=move, n_steps=n_steps, returns=returns, judge=judge,
-            finite=_Finite(index), callback=callback,
+            finite=checks.Finite(index), callback=callback,
         )  # fmt: skip
         best = found if best is None else _merged(best, found, _sooner if returns == "first_success" else _stronger)
     assert best is not None

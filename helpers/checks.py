@@ -1,7 +1,7 @@
 """Validation at the public boundary: what was expected, and what came.
 
 Every function returns its argument, so that a check can stand where the value
-is first used, and raises `ValueError`; only `finite` raises `FloatingPointError`,
+is first used, and raises `ValueError`; only `finite` and `Finite` raise `FloatingPointError`,
 because a divergence is a result and not a caller's mistake. Private helpers
 trust that their arguments have been here.
 """
@@ -169,3 +169,28 @@ def finite(values: Tensor, name: str, *, step: int, index: Sequence[int] | Tenso
     raise FloatingPointError(
         f"{name} is not finite at step {step}: {worst} for image {which} ({int((~good).sum())} of {len(good)} rows)"
     )
+
+
+class Finite:
+    """`finite` for a loop: at once on a CPU; on an accelerator, whose queue each look would hold up, after the loop.
+
+    >>> finite_so_far = Finite(index=[7])
+    >>> finite_so_far.watch(torch.tensor([1.0]), "energy", step=0)
+    >>> finite_so_far.look()
+    """
+
+    def __init__(self, index: Sequence[int] | Tensor) -> None:
+        self.index = index
+        self.pending: list[tuple[Tensor, str, int]] = []
+
+    def watch(self, rows: Tensor, name: str, step: int) -> None:
+        """Note values (B,) of a step, and on a CPU look at them."""
+        self.pending.append((rows, name, step))
+        if rows.device.type == "cpu":
+            self.look()
+
+    def look(self) -> None:
+        """Raise `FloatingPointError` for the first noted values that are not finite."""
+        for rows, name, step in self.pending:
+            finite(rows, name, step=step, index=self.index)
+        self.pending.clear()

@@ -72,3 +72,13 @@ def test_divergence_names_step_value_and_image():
     with pytest.raises(FloatingPointError, match=r"loss is not finite at step 0: nan for image 1 \(1 of 2"):
         checks.finite(torch.tensor([0.0, math.nan]), "loss", step=0)
     assert checks.finite(torch.zeros(0), "loss", step=0).shape == (0,)
+
+
+def test_on_an_accelerator_the_look_comes_after_the_last_step():
+    finite = checks.Finite([3, 141, 59, 26])
+    rows = torch.zeros(4, device="meta")  # a device whose values cannot be read
+    finite.watch(rows, "the loss", 3)
+    assert finite.pending == [(rows, "the loss", 3)]
+    finite.pending = [(torch.tensor([0.0, 0.0, 0.0, math.nan]), "the loss", 3)]
+    with pytest.raises(FloatingPointError, match="the loss is not finite at step 3: nan for image 26"):
+        finite.look()
