@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import attacks, metrics, noise
+from helpers import attacks, checks, metrics, noise
 
 B, SHAPE = 4, (3, 5, 5)
 EPSILON = 0.05
@@ -379,6 +379,17 @@ def test_a_gradient_that_is_not_finite_is_named_too():
         return attacks.LossValue(((x - x.detach()) * 0).sum((1, 2, 3)).sqrt(), torch.zeros_like(y, dtype=torch.bool))
 
     with pytest.raises(FloatingPointError, match="gradient of the attack's loss is not finite at step 0: nan"):
+        attacks.pgd(loss, middle(), torch.zeros(B, dtype=torch.int64), **settings())
+
+
+def test_a_loss_that_nobody_looked_at_in_the_loop_is_looked_at_after_it(monkeypatch):
+    # As on an accelerator, where `watch` only notes.
+    monkeypatch.setattr(checks.Finite, "watch", lambda self, rows, name, step: self.pending.append((rows, name, step)))
+
+    def loss(x, y):
+        return attacks.LossValue(x.sum((1, 2, 3)) * math.inf, torch.zeros_like(y, dtype=torch.bool))
+
+    with pytest.raises(FloatingPointError, match="loss is not finite at step 0: inf for image 3"):
         attacks.pgd(loss, middle(), torch.zeros(B, dtype=torch.int64), **settings())
 
 
