@@ -86,10 +86,17 @@ def _wheel(folder: Path, name: str, version: str, *, requires: str = "") -> None
         wheel.writestr(f"{info}/RECORD", "")
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bare") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    return folder
+
+
 @pytest.fixture
-def runtime(tmp_path):
+def runtime(tmp_path, bare):
     """A bare environment like Colab's: its own torch, most requirements, not safetensors; a google.colab module."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    shutil.copytree(bare, tmp_path / "venv", symlinks=True)
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     for line in colab.requirements(ROOT / "pyproject.toml"):
         name, _, version = line.partition(">=")

@@ -1,0 +1,50 @@
+"""A copy of the project with parameters that take seconds, for tests that start real processes."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from helpers.parameters import ROOT
+
+PARTS = ("helpers", "notebooks", "params")
+FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
+NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
+NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20}
+NOTEBOOK = {
+    "00_start_here": {"n_steps": 3, "own_epochs": 1},
+    "01_energy_landscape": {"n_images": 40, "n_steps": 3, "n_shown": 20, "networks": ["standard", "madry"]},
+    "02_training_dynamics": {"n_shown": 6},
+}
+
+
+def tiny(folder: Path) -> Path:
+    """The tree as it is now, in `folder` (which may have a space in its name), its digits profile cut down."""
+    for name in PARTS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in FILES:
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, folder / name)
+    networks = yaml.safe_load((ROOT / "params" / "digits" / "networks.yaml").read_text("utf-8"))
+    kept = {name: _cut(entry) for name, entry in networks.items() if name in ("standard", "madry", "trades")}
+    (folder / "params" / "digits" / "networks.yaml").write_text(yaml.safe_dump(kept), "utf-8")
+    for name, values in NOTEBOOK.items():
+        path = folder / "params" / "digits" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text("utf-8")) | values), "utf-8")
+    return folder
+
+
+def _cut(entry: dict) -> dict:
+    return entry | {name: value for name, value in NETWORK.items() if name in entry}
+
+
+def environment(tree: Path) -> dict[str, str]:
+    """One thread, and helpers from the copy: nothing of the reader's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COMPANION_", "JPY_", "VSCODE_"))}
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COMPANION_THREADS": "1", "MPLBACKEND": "Agg"}
+    return kept | threads | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+PYTHON = sys.executable
