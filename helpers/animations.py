@@ -54,7 +54,7 @@ def energy_plane_animation(
             drawn[name] = draw_arrows(ax, _at(part, epoch, epochs[0], index), columns=columns, n_arrows=n_arrows)
         plane_legend(figure)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # or the panels would breathe with the width of the titles
+        figure.set_layout_engine("none")  # arranged once, not anew for each frame
 
     def draw(number: int) -> list[Any]:
         moved: list[Any] = []

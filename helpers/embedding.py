@@ -27,7 +27,8 @@ def picture(path: Path) -> dict[str, Any]:
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(f"{opened.width} × {opened.height} pixels")
             kind, (width, height) = str(opened.format).lower(), opened.size
-            opened.load()
+            if kind == "gif" and not content.endswith(b";"):
+                raise ValueError("it is cut short")
             if kind == "png":
                 dpi = float(opened.info.get("dpi", (CSS_DPI,))[0])
                 content = min(content, _smaller(opened, dpi), key=len)

@@ -76,6 +76,7 @@ def test_whatever_defines_the_piece_makes_another(p, monkeypatch):
     ("a", "b"),
     [
         ({"x": "ab", "scale": "c"}, {"x": "a", "scale": "bc"}),
+        ({"x": ["astr", "b"]}, {"x": ["a", "strb"]}),
         ({"x": 1}, {"x": 1.0}),
         ({"x": 1}, {"x": True}),
         ({"x": 1}, {"x": "1"}),
@@ -182,16 +183,21 @@ def test_killed_at_any_moment_the_result_is_that_of_an_undisturbed_run(tmp_path)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent), str(tmp_path)])}
     command = [sys.executable, str(script)]
     subprocess.run([*command, str(tmp_path / "calm")], check=True, capture_output=True, env=environment)
-    for delay in (0.0, 0.05, 0.11, 0.2, 0.31):
+    written = tmp_path / "killed" / "parts"
+    for n_whole in (0, 1, 3, 5):  # killed when so many parts are there, while the next is made or written
         process = subprocess.Popen(
             [*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
         process.stdout.readline()
-        time.sleep(delay)
+        while len(list(written.glob("piece*"))) <= n_whole and process.poll() is None:
+            time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         process.stdout.close()
-    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, env=environment)
+    last = subprocess.run(
+        [*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True, env=environment
+    )
+    assert last.stdout.count("taken from the interrupted run") >= 6
     calm, killed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("calm", "killed"))
     assert calm == killed
 

@@ -2,6 +2,7 @@ import numpy as np
 import pages
 import pandas as pd
 import pytest
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 from runs import Run
 
@@ -110,6 +111,7 @@ def test_the_animation_moves_to_the_data_of_its_epoch():
     rows = frame[frame["epoch"] == 3].iloc[planes.spaced(20, 5)]
     assert np.allclose(arrows.get_offsets(), rows[["E", "E_y"]])
     assert np.allclose(after.get_xydata(), rows[["E_adv", "E_y_adv"]])
+    assert not isinstance(animation._fig.get_layout_engine(), ConstrainedLayoutEngine)
     title = animation._fig.axes[0].get_title()
     mean = float((rows["E"] - rows["E_adv"]).mean())
     assert title.startswith("epoch 3\n")

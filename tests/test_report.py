@@ -123,6 +123,8 @@ def copy(folder, tmp_path):
         ("histograms.png", None, "histograms.png is missing."),
         ("histograms.png", b"<html>not found</html>", "histograms.png: expected a whole PNG or GIF"),
         ("dynamics.gif", b"GIF89a", "dynamics.gif: expected a whole PNG or GIF"),
+        ("dynamics.gif", -2000, "dynamics.gif: expected a whole PNG or GIF"),
+        ("histograms.png", -2000, "histograms.png: expected a whole PNG or GIF"),
         ("plane.figure.json", b'{"caption": ', "plane.figure.json is missing or damaged."),
         ("summary.table.json", b"[]", "summary.table.json is missing or damaged."),
         ("attacks.npz", b"", "attacks.npz: expected SHA-256"),
@@ -133,18 +135,14 @@ def copy(folder, tmp_path):
 def test_damage_is_said_and_the_rest_is_shown(folder, tmp_path, name, content, said):
     there = copy(folder, tmp_path)
     path = there / "01_energy_landscape" / name
-    path.unlink() if content is None else path.write_bytes(content)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:content] if isinstance(content, int) else content)
     words = " ".join(Seen(report.write("digits", folder=there).read_text("utf-8")).words)
     assert said in words
     assert "A grid." in words
     assert str(tmp_path) not in words
-
-
-def test_a_truncated_png_is_not_shown_as_if_it_were_whole(folder, tmp_path):
-    there = copy(folder, tmp_path)
-    path = there / "01_energy_landscape" / "histograms.png"
-    path.write_bytes(path.read_bytes()[:-2000])
-    assert "histograms.png: expected a whole PNG" in report.write("digits", folder=there).read_text("utf-8")
 
 
 def test_left_overs_are_named_and_not_shown(folder, tmp_path):
@@ -161,7 +159,7 @@ def test_names_cannot_lead_out_of_the_folder(folder, tmp_path):
     (tmp_path / "secret.json").write_text('{"provenance": {"commit": "s3cret"}}')
     side = there / "01_energy_landscape" / "plane.figure.json"
     content = json.loads(side.read_text("utf-8"))
-    content["files"], content["record"] = ["../../secret.json"], [{"notebook": "..", "file": "../secret.json"}]
+    content["files"], content["record"] = ["../../secret.json"], [{"notebook": "..", "file": "secret.json"}]
     side.write_text(json.dumps(content))
     text = report.write("digits", folder=there).read_text("utf-8")
     assert "s3cret" not in text
