@@ -95,7 +95,7 @@ def _first(x: Tensor, key: noise.Key, *, norm: Norm, epsilon: float, start: Star
     """The starting point x_0, in the ball and in [0, 1]."""
     shape = x.shape[1:]
     if start == "none":
-        return x.detach().clone()
+        return x.clone()
     if start == "gaussian":
         assert start_std is not None
         d = start_std * key.normal(shape, dtype=x.dtype)
@@ -237,8 +237,7 @@ def pgd(
     ...     n_restarts=1, returns="last", seed=0, index=torch.tensor([0]))
     tensor([[[[0.7500, 0.7500]]]])
     """
-    x = checks.images(x).detach()
-    checks.labels(y, x)
+    checks.labels(y, checks.images(x))
     _check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
     _check_run(start=start, start_std=start_std, n_restarts=n_restarts, returns=returns)
     key = noise.Key(seed, purpose, checks.index(index, x).to(x.device))

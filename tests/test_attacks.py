@@ -215,6 +215,29 @@ def test_the_path_is_the_same_whatever_is_returned_and_whoever_watches():
     assert torch.equal(quiet, paths["last"][-1][1])
 
 
+def test_a_callback_sees_every_step_also_when_all_are_fooled():
+    x, y = middle(), torch.zeros(B, dtype=torch.int64)
+    seen = []
+
+    def loss(x, y):
+        return attacks.LossValue(x.sum((1, 2, 3)), y == 0)
+
+    x_adv = attacks.pgd(
+        loss, x, y, **settings(returns="first_success", callback=lambda k, x_k, said: seen.append((k, x_k)))
+    )
+    assert [k for k, _ in seen] == list(range(11))
+    assert all(torch.equal(x_k, x) for _, x_k in seen)
+    assert torch.equal(x_adv, x)
+
+
+@pytest.mark.parametrize("returns", attacks.RETURNS)
+def test_the_result_is_a_copy_even_of_no_step(returns):
+    x, y = middle(), torch.zeros(B, dtype=torch.int64)
+    x_adv = attacks.pgd(uphill, x, y, **settings(n_steps=0, returns=returns))
+    assert torch.equal(x_adv, x)
+    assert x_adv.data_ptr() != x.data_ptr()
+
+
 # Starts and restarts
 
 

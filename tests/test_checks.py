@@ -41,6 +41,7 @@ BAD = [
     (lambda: checks.per_sample(torch.zeros(()), torch.zeros(2), "loss"), r"got \(\)"),
     (lambda: checks.radius(-1e-9), r"epsilon to be a finite number and >= 0, got -1e-09"),
     (lambda: checks.radius(math.nan), r"got nan"),
+    (lambda: checks.radius(math.inf), r"got inf"),
     (lambda: checks.radius("8/255"), r"got '8/255'"),
     (lambda: checks.radius(True), r"got True"),
     (lambda: checks.number(0.0, "lr", above=0), r"lr to be a finite number and > 0, got 0.0"),
