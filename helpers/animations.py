@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.lines import Line2D
+from matplotlib.quiver import Quiver
 from PIL import Image
 
 from helpers import files, style
@@ -43,52 +45,53 @@ def energy_plane_animation(
     needed(frame, [epoch, index, *columns.all])
     epochs = sorted(set(frame[epoch]))
     parts = {name: _shown(part, index, n_arrows) for name, part in groups(frame, panels, order).items()}
+    rows = {(name, t): part[part[epoch] == t].sort_values(index) for name, part in parts.items() for t in epochs}
     limits = plane_limits(pd.concat(parts.values()), columns)
     with style.in_style():
         figure = style.canvas(3.05 * len(parts) + 0.35, 3.45)
-        axes = figure.subplots(1, len(parts), squeeze=False).ravel()
+        axes = dict(zip(parts, figure.subplots(1, len(parts), squeeze=False).ravel(), strict=True))
         drawn = {}
-        for ax, (name, part) in zip(axes, parts.items(), strict=True):
+        for name, ax in axes.items():
             plane(ax, limits)
             ax.set_title("0\n0", fontsize=8.5)  # room for two lines
-            drawn[name] = draw_arrows(ax, _at(part, epoch, epochs[0], index), columns=columns, n_arrows=n_arrows)
+            drawn[name] = draw_arrows(ax, rows[name, epochs[0]], columns=columns, n_arrows=n_arrows)
         plane_legend(figure)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # arranged once, not anew for each frame
 
     def draw(number: int) -> list[Any]:
-        moved: list[Any] = []
-        for ax, (name, part) in zip(axes, parts.items(), strict=True):
-            rows = _at(part, epoch, epochs[number], index)
-            arrows, before, after = drawn[name]
-            natural, adversarial = (
-                rows[[columns.x, columns.y]].to_numpy(),
-                rows[[columns.x_adv, columns.y_adv]].to_numpy(),
-            )
-            before.set_data(*natural.T)
-            after.set_data(*adversarial.T)
-            arrows.set_offsets(natural)
-            arrows.set_UVC(*(adversarial - natural).T)
-            mean = float(np.mean(rows[columns.x] - rows[columns.x_adv]))
-            title = (titles or {}).get(name, style.label(name))
-            head = f"{title}, epoch {epochs[number]}" if name else f"epoch {epochs[number]}"
-            ax.set_title(rf"{head}" "\n" rf"{size(rows)}, mean $\Delta E(x)$ = {mean:+.2f} nat", fontsize=8.5)
-            moved += [arrows, before, after]
-        return moved
+        for name, ax in axes.items():
+            _move(drawn[name], rows[name, epochs[number]], columns)
+            head = (titles or {}).get(name, style.label(name)) + ", " if name else ""
+            ax.set_title(_title(f"{head}epoch {epochs[number]}", rows[name, epochs[number]], columns), fontsize=8.5)
+        return [artist for one in drawn.values() for artist in one]
 
-    animation = FuncAnimation(figure, draw, frames=len(epochs), blit=False, cache_frame_data=False)
-    vars(animation)["_draw_was_started"] = True  # asked for and not saved is no reason for a warning
+    return _quiet(FuncAnimation(figure, draw, frames=len(epochs), blit=False, cache_frame_data=False))
+
+
+def _quiet(animation: FuncAnimation) -> FuncAnimation:
+    vars(animation)["_draw_was_started"] = True  # asked for and not saved is no reason for Matplotlib's warning
     return animation
+
+
+def _move(drawn: tuple[Quiver, Line2D, Line2D], rows: pd.DataFrame, columns: Columns) -> None:
+    arrows, before, after = drawn
+    natural, adversarial = rows[[columns.x, columns.y]].to_numpy(), rows[[columns.x_adv, columns.y_adv]].to_numpy()
+    before.set_data(*natural.T)
+    after.set_data(*adversarial.T)
+    arrows.set_offsets(natural)
+    arrows.set_UVC(*(adversarial - natural).T)
+
+
+def _title(head: str, rows: pd.DataFrame, columns: Columns) -> str:
+    mean = float(np.mean(rows[columns.x] - rows[columns.x_adv]))
+    return f"{head}\n{size(rows)}, mean $\\Delta E(x)$ = {mean:+.2f} nat"
 
 
 def _shown(part: pd.DataFrame, index: str, n_arrows: int) -> pd.DataFrame:
     images = list(dict.fromkeys(part[index]))
     chosen = {images[row] for row in spaced(len(images), n_arrows)}
     return part[part[index].isin(chosen)]
-
-
-def _at(part: pd.DataFrame, epoch: str, value: Any, index: str) -> pd.DataFrame:
-    return part[part[epoch] == value].sort_values(index, kind="stable")
 
 
 class FewColours(PillowWriter):

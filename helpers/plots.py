@@ -133,31 +133,30 @@ def curve_with_band(
         ax = figure.subplots()
         _curves(ax, methods, x=x, y=y, seed=seed, palette=palette, line=dashes, zero=zero)
         ax.set(xlabel=x_label, ylabel=y_label)
-        handles = [
-            Line2D([], [], color=palette[name], linestyle=dashes[name], label=style.label(name)) for name in methods
-        ]
+        handles = [_line(palette[name], dashes[name], label=style.label(name)) for name in methods]
         if zero:
             ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
         if right is not None:
-            other = ax.twinx()
-            _curves(
-                other,
-                methods,
-                x=x,
-                y=right,
-                seed=seed,
-                palette=palette,
-                line=dict.fromkeys(methods, style.DASHES[1]),
-                zero=False,
-            )
-            other.set_ylabel(right_label)
-            other.spines["right"].set_visible(True)
-            other.grid(visible=False)
-            handles.append(Line2D([], [], color=style.NEUTRAL, label=_bare(y_label)))
-            handles.append(Line2D([], [], color=style.NEUTRAL, linestyle=style.DASHES[1], label=_bare(right_label)))
+            other = _right_axis(ax, right_label)
+            dashed = dict.fromkeys(methods, style.DASHES[1])
+            _curves(other, methods, x=x, y=right, seed=seed, palette=palette, line=dashed, zero=False)
+            handles.append(_line(style.NEUTRAL, "-", label=_bare(y_label)))
+            handles.append(_line(style.NEUTRAL, style.DASHES[1], label=_bare(right_label)))
         _phases(ax, phases)
         figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
     return figure
+
+
+def _line(colour: str, dashes: Any, *, label: str) -> Line2D:
+    return Line2D([], [], color=colour, linestyle=dashes, label=label)
+
+
+def _right_axis(ax: Axes, label: str) -> Axes:
+    other = ax.twinx()
+    other.set_ylabel(label)
+    other.spines["right"].set_visible(True)
+    other.grid(visible=False)
+    return other
 
 
 def _bare(text: str) -> str:
@@ -247,18 +246,10 @@ def violin(
     with style.in_style():
         figure = style.canvas(max(3.8, 1.05 * len(networks) + 1.0), 3.7)
         ax = figure.subplots()
-        if scale == "symlog":
-            ax.set_yscale("symlog", linthresh=1.0, linscale=0.7)
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}")))
-        ax.axhline(0, color="#1A1A1A", linewidth=0.9, zorder=1)
-        for place, part in enumerate(networks.values()):
+        _violin_axis(ax, list(networks), scale=scale)
+        for place, (name, part) in enumerate(networks.items()):
             _half_violin(ax, part[left].to_numpy(), place=place, side=-1, colour=style.MARGINAL)
             _half_violin(ax, part[right].to_numpy(), place=place, side=1, colour=style.JOINT)
-        ax.set_xticks(range(len(networks)), [style.label(name).replace(", ", ",\n") for name in networks])
-        ax.set_xlim(-0.6, len(networks) - 0.4)
-        ax.set_ylabel("natural − adversarial energy (nat)")
-        ax.grid(axis="x", visible=False)
-        for place, name in enumerate(networks):
             ax.annotate((above or {}).get(name, ""), (place, 1.0), xycoords=("data", "axes fraction"), size=8,
                         xytext=(0, 3), textcoords="offset points", ha="center", va="bottom")  # fmt: skip
         if above:
@@ -268,6 +259,17 @@ def violin(
         labels = [f"{left_label}, left", f"{right_label}, right", f"{n} each"]
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
+
+
+def _violin_axis(ax: Axes, names: Sequence[str], *, scale: str) -> None:
+    if scale == "symlog":
+        ax.set_yscale("symlog", linthresh=1.0, linscale=0.7)
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}")))
+    ax.axhline(0, color="#1A1A1A", linewidth=0.9, zorder=1)
+    ax.set_xticks(range(len(names)), [style.label(name).replace(", ", ",\n") for name in names])
+    ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.set_ylabel("natural − adversarial energy (nat)")
+    ax.grid(axis="x", visible=False)
 
 
 def _half_violin(ax: Axes, values: np.ndarray, *, place: float, side: int, colour: str) -> None:

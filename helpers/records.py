@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from helpers import arrays as npz
 from helpers import files, parts
-from helpers.parameters import metrics
 from helpers.provenance import provenance as provenance
+from helpers.scalars import RESERVED, Scalar
+from helpers.scalars import RecordError as RecordError
+from helpers.scalars import scalar as scalar
 
 if TYPE_CHECKING:
     from helpers.parameters import Parameters
 
 FORMAT = "record/1"
-RESERVED = ("id", "metric", "value", "unit", "n", "seeds", "low", "high", "level", "interval_kind")
 # What differs between two runs that computed the same.
 INCIDENTAL = {
     "commit",
@@ -41,97 +41,6 @@ INCIDENTAL = {
     "finished_at",
 }
 COST_UNITS = {"s", "ms", "min", "h", "MiB", "GiB", "images/s"}
-Scalar = dict[str, Any]
-
-
-class RecordError(ValueError):
-    """A record is missing, damaged, or would say what no record may say."""
-
-
-class EstimateLike(Protocol):
-    """What `scalar` needs of a `metrics.Estimate`."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    kind: str
-    level: float
-
-
-def scalar(
-    metric: str,
-    value: float | EstimateLike | None,
-    *,
-    unit: str | None = None,
-    n: int | None = None,
-    seeds: Sequence[int] | None = None,
-    interval: tuple[float, float] | None = None,
-    interval_kind: str | None = None,
-    level: float | None = None,
-    **where: str | int | float | bool | None,
-) -> Scalar:
-    """One number of a record: a metric of the glossary, its value, and `where` it was measured (network, attack …).
-
-    `value` is a number, a `metrics.Estimate` (which brings n, interval and kind), or None with `reason="not run: …"`.
-    NaN and infinity are refused: a number that could not be had is None and says why.
-
-    >>> row = scalar("accuracy", 91.7, n=1000, interval=(89.8, 93.3), interval_kind="wilson", network="standard")
-    >>> row["id"], row["unit"]
-    ('accuracy[network=standard]', '%')
-    """
-    known = metrics()
-    if metric not in known:
-        raise RecordError(
-            f"metric: expected a name of params/schema.yaml, metrics ({', '.join(known)}), got {metric!r}"
-        )
-    if unit is not None and unit != known[metric].unit:
-        raise RecordError(f"{metric}: expected the glossary's unit {known[metric].unit!r}, got {unit!r}")
-    if taken := set(where) & set(RESERVED):
-        raise RecordError(f"{metric}: {sorted(taken)} cannot name where a value was measured")
-    estimate: Any = value
-    if hasattr(estimate, "low"):
-        value, level, n = estimate.value, estimate.level, estimate.n if n is None else n
-        interval, interval_kind = (estimate.low, estimate.high), estimate.kind
-        if interval_kind == "none":
-            interval = level = None
-    low, high = interval if interval is not None else (None, None)
-    where = {key: _plain(entry, f"{metric}, {key}") for key, entry in where.items()}
-    row = {"id": _identity(metric, where), "metric": metric, "value": value, "unit": known[metric].unit, "n": n}
-    row |= {"low": low, "high": high, "level": 0.95 if interval is not None and level is None else level}
-    plain: Scalar = {key: _plain(entry, f"{metric}, {key}") for key, entry in row.items()}
-    plain["interval_kind"] = interval_kind
-    plain["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
-    return _consistent({key: plain[key] for key in RESERVED} | where)
-
-
-def _identity(metric: str, where: Mapping[str, Any]) -> str:
-    place = ",".join(f"{key}={where[key]}" for key in sorted(where) if key != "reason")
-    return f"{metric}[{place}]" if place else metric
-
-
-def _plain(value: Any, name: str) -> Any:
-    """`value` as JSON knows it; numbers finite, NumPy's scalars unwrapped."""
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if not isinstance(value, str | int | float | bool | None):
-        raise RecordError(f"{name}: expected a number, a string or None, got {type(value).__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"{name}: expected a finite number, or None with reason=…, got {value}")
-    return value
-
-
-def _consistent(row: Scalar) -> Scalar:
-    value, low, high, kind = row["value"], row["low"], row["high"], row["interval_kind"]
-    if value is None and not row.get("reason"):
-        raise RecordError(f"{row['id']}: expected a number, or None with reason=…, got None")
-    if isinstance(value, bool | str):
-        raise RecordError(f"{row['id']}: expected a number or None, got {value!r}")
-    if (low is None) != (kind in (None, "none")):
-        raise RecordError(f"{row['id']}: expected an interval together with its kind, got {(low, high)} and {kind!r}")
-    if low is not None and (value is None or not low <= value <= high):
-        raise RecordError(f"{row['id']}: expected low <= value <= high, got {low}, {value}, {high}")
-    return row
 
 
 @dataclass(frozen=True)

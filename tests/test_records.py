@@ -142,6 +142,9 @@ def test_a_value_that_is_missing_gives_its_reason(p):
 def test_estimates_bring_their_interval():
     row = records.scalar("delta_energy", replace(Estimate(), kind="student_t", n=3), seeds=np.arange(3), n=1000)
     assert (row["n"], row["seeds"], row["interval_kind"], row["level"]) == (1000, [0, 1, 2], "student_t", 0.95)
+    assert records.scalar("accuracy", replace(Estimate(), level=0.9))["level"] == 0.9
+    assert records.scalar("accuracy", 1.0, interval=(0.0, 2.0), interval_kind="wilson")["level"] == 0.95
+    assert records.scalar("accuracy", Estimate())["n"] == 1000
     bare = records.scalar("accuracy", replace(Estimate(), kind="none", low=float("nan"), high=float("nan")))
     assert (bare["low"], bare["high"], bare["level"], bare["n"]) == (None, None, None, 1000)
 
