@@ -99,6 +99,7 @@ def test_run_all_then_a_slider_changes_the_picture(page, tmp_path):
     with _jupyterlab(tree, tmp_path / "home") as address:
         page.goto(f"{address}/lab/tree/notebooks/00_start_here.ipynb?token={TOKEN}")
         page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before, "run all" would run nothing
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         page.locator(PICTURE).wait_for()

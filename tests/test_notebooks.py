@@ -65,7 +65,7 @@ def test_fixed_order(name):
     assert _text(name)[-1].startswith("## Limits")
     code = _code(name)
     assert [place for place, _ in code[:4]] == ["colab", "imports", "parameters", "setup"]
-    assert code[-1][1] == "records.finish(p)"
+    assert code[-1][1] == "records.finish(p);"
 
 
 @each
