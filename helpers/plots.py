@@ -244,7 +244,7 @@ def violin(
         raise ValueError(f"scale: expected 'linear' or 'symlog', got {scale!r}")
     networks = groups(frame, by, order)
     with style.in_style():
-        figure = style.canvas(max(3.8, 1.05 * len(networks) + 1.0), 3.7)
+        figure = style.canvas(max(4.9, 1.05 * len(networks) + 1.0), 3.7)
         ax = figure.subplots()
         _violin_axis(ax, list(networks), scale=scale)
         for place, (name, part) in enumerate(networks.items()):
