@@ -90,7 +90,7 @@ def reading(seen: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:
     return " · ".join([f"{names[0]} {verb} {names[1]}", *moves])
 
 
-def scalars(seen: Mapping[str, np.ndarray], **where: str) -> list[records.Scalar]:
+def scalars(seen: Mapping[str, np.ndarray], **where: Any) -> list[records.Scalar]:
     """One `look` as scalars for a record: energies before ("natural") and after ("adversarial")."""
     rows = []
     for suffix, image in (("", "natural"), ("_adv", "adversarial")):
