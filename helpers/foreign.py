@@ -11,6 +11,7 @@ import importlib
 import os
 import pickle
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from helpers import data, files, models
-from helpers.checkpoints import describe
+from helpers.checkpoints import describe, say
 
 NESTS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the weights
 TORCHVISION_DIGITS = 8  # torchvision's file names hold so many digits of the SHA-256
@@ -64,11 +65,17 @@ def _download(url: str, path: Path, *, expected: str, source: str) -> None:
     import pooch
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    say(f"fetching {url} into {path.parent}")
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # it would advise to pin the hash of whatever arrived
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as place:
         try:
             pooch.retrieve(url, known_hash=None, fname=path.name, path=place, downloader=pooch.HTTPDownloader())
         except Exception as error:  # requests, urllib3 and the disk each have their own
             raise OSError(f"{url} did not arrive in {path.parent}: {type(error).__name__}: {error}") from error
+        finally:
+            logger.setLevel(level)
         arrived = Path(place) / path.name
         try:
             _check(arrived, expected=expected, source=source)
@@ -87,7 +94,9 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # torch warns of a pickle's protocol before it refuses the pickle
+                warnings.simplefilter("ignore")
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0] if "GLOBAL" not in str(error) else _asked_for(str(error))
         raise ValueError(

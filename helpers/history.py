@@ -58,7 +58,8 @@ class History:
     def save(self, folder: Path) -> None:
         """Write history.npz, then history.json with its SHA-256; each whole or not at all, no pickle."""
         with files.atomic(folder / FILES[1]) as temporary:
-            np.savez(temporary, **self.arrays)  # type: ignore[arg-type]
+            # In one order, so that a resumed run writes the same bytes.
+            np.savez(temporary, **dict(sorted(self.arrays.items())))  # type: ignore[arg-type]
         facts = {"arrays": {"file": FILES[1], "sha256": files.sha256(folder / FILES[1])}, "scalars": self.scalars}
         files.write_json(folder / FILES[0], facts)
 
