@@ -8,6 +8,7 @@ has written `finished.json`: papermill marks cells as completed even after its k
 """
 
 import argparse
+import math
 import os
 import re
 import resource
@@ -135,6 +136,15 @@ def _jupyter(scratch: Path) -> dict[str, str]:
     }
 
 
+def _transport() -> Any:
+    """Talk to the kernel through files that only this user can open; TCP where their names would be too long."""
+    from traitlets.config import Config
+
+    runtime = os.environ["JUPYTER_RUNTIME_DIR"]
+    short = len(runtime) + len("/kernel-") + 36 + len("-ipc-5") < 100  # a socket's name holds 103 to 107 bytes
+    return Config({"KernelManager": {"transport": "ipc" if short and os.name == "posix" else "tcp"}})
+
+
 def _papermill(source: Path, *, profile: str, log: Any, timeout: float | None) -> tuple[Any, str | None]:
     """The executed notebook and, where it failed, why; also after the kernel has died or a cell took too long."""
     from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelError
@@ -167,7 +177,8 @@ def _papermill(source: Path, *, profile: str, log: Any, timeout: float | None) -
             stdout_file=log,
             stderr_file=log,
             cwd=source.parent,
-            execution_timeout=timeout,
+            execution_timeout=None if timeout is None else math.ceil(timeout),
+            config=_transport(),
         )
     except PapermillExecutionError as failure:
         error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}"

@@ -25,7 +25,8 @@ def main() -> None:
         sys.exit("the process that started this kernel has ended")
     from ipykernel import kernelapp
 
-    kernelapp.launch_new_instance()
+    # Jupyter interrupts a kernel before it shuts it down, which would be logged as an error each time.
+    kernelapp.launch_new_instance([*sys.argv[1:], "--IPKernelApp.log_level=50"])
 
 
 if __name__ == "__main__":
