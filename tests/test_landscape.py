@@ -183,13 +183,13 @@ def test_side_by_side_has_a_row_for_each_image():
     np.testing.assert_allclose(both["E"], last["E"])
 
 
-@pytest.mark.parametrize(("delta", "way"), [(2.0, "lowered"), (-2.0, "raised"), (0.0, "not clearly moved")])
+@pytest.mark.parametrize(("delta", "way"), [(2.0, "lowered"), (-2.0, "raised"), (0.0, "no clear sign")])
 def test_reading_names_network_attack_and_point_with_the_sign(delta, way):
     deltas = delta + np.array([0.5, -0.5] * 5)
     rows = [*landscape.summary(_pairs(deltas)), *landscape.summary(_pairs(deltas, network="trades"))]
     text = landscape.reading(pd.DataFrame(rows), network="trades", returns="last")
     assert text.startswith("TRADES, PGD-CE, last iterate: E(x) lowered on ")
-    assert text.endswith(f"so on average {way}")
+    assert text.endswith(f" nat: {way}")
     assert "\n" not in text
 
 
