@@ -35,6 +35,12 @@ wildcard_constraints:
     notebook=r"\d\d_[^/]+",
 
 
+# Every stamp is asked for by name: Snakemake does not make again what only an up-to-date file would need.
+rule all:
+    input:
+        [path(job) for job in JOBS.values()],
+
+
 rule report:
     input:
         list(NOTEBOOKS),
