@@ -134,6 +134,7 @@ def _jupyter(scratch: Path) -> dict[str, str]:
         "IPYTHONDIR": str(scratch / "ipython"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "COMPANION_WIDGETS": "0",  # no front end is there to move a slider, whatever terminal this was started from
     }
 
 
