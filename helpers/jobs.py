@@ -78,7 +78,8 @@ class Job:
         if self.kind == "network":
             return []
         if self.kind == "report":
-            return sources.of(parameters.ROOT / "helpers" / "report.py")
+            page = parameters.ROOT / "helpers" / "report.py"
+            return [*sources.of(page), page.with_suffix(".html")]
         return sources.of(parameters.ROOT / "notebooks" / f"{self.name}.ipynb")
 
     def inputs(self) -> list[Path]:

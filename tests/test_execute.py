@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
+
+from helpers import execute
 
 pytestmark = pytest.mark.process
 
@@ -43,6 +46,16 @@ def test_a_notebook_that_ends_well_leaves_its_copies_status_and_stamp(light_tree
     assert tree.figures("done/92_two.json").exists()
     assert tree.figures("logs/92_two.log").read_text().startswith("3 3 PASSIVE")
     assert [path.name for path in tree.figures("92_two").iterdir()] == ["finished.json"]
+
+
+def test_a_picture_from_elsewhere_becomes_its_text():
+    badge = "[![Open in Colab](https://colab.example/badge.svg)](https://colab.example/notebook)"
+    own = "![inside](data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"{badge}\n\n{own}")])
+    text = execute.to_html(notebook, title="x")
+    assert "badge.svg" not in text
+    assert '<a href="https://colab.example/notebook">Open in Colab</a>' in text
+    assert 'src="data:image/gif' in text
 
 
 def test_the_page_asks_nothing_of_other_machines(light_tree):
