@@ -157,8 +157,8 @@ def test_a_network_job_that_writes_no_card_has_failed(light_tree):
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
 def test_a_killed_job_takes_its_kernel_along(light_tree):
     mark = light_tree.folder / "kernel.pid"
-    cell = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
-    light_tree.notebook("92_two", ["n_steps"], [cell, SENTINEL])
+    cell = f"open({str(mark)!r}, 'w').write(str(os.getpid())); import re; re.match('(a+)+$', 'a' * 60 + 'b')"
+    light_tree.notebook("92_two", ["n_steps"], [cell, SENTINEL])  # holds the GIL, so no thread of its own can end it
     command = [sys.executable, "-m", "helpers.execute", "light", "92_two"]
     job = subprocess.Popen(command, cwd=light_tree.folder, env=light_tree.environment())
     light_tree.running.append(job)

@@ -183,10 +183,19 @@ def test_a_failed_notebook_stops_nothing_else_and_the_run_fails(light_tree):
 def test_a_failed_network_stops_only_what_needs_it(light_tree):
     tree = light_tree
     networks = tree.folder / "params" / "light" / "networks.yaml"
-    networks.write_text(networks.read_text().replace("epochs: 1", "epochs: 101"))
+    slow = networks.read_text().replace("epochs: 1", "epochs: 50").replace("plain", "slow")
+    networks.write_text(networks.read_text().replace("epochs: 1", "epochs: 101") + slow)
+    tree.write("params/light/92_two.yaml", "networks: [slow]\nn_steps: 4\n")  # starts after the failure
+    tree.notebook("92_two", ["networks", "n_steps"], _value())
     status, said = tree.run("light")
     assert status == 1
-    expected = {"network plain": "FAILED", "91_one": "not run: needs network plain", "92_two": "done", "report": "done"}
+    expected = {
+        "network slow": "done",
+        "network plain": "FAILED",
+        "91_one": "not run: needs network plain",
+        "92_two": "done",
+        "report": "done",
+    }
     assert outcomes(said) == expected
     assert "FloatingPointError: step 7: loss is nan" in said
 
