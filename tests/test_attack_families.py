@@ -15,7 +15,7 @@ class Delicate(nn.Module):
 
     def __init__(self, dtype, *, calls=10**9):
         super().__init__()
-        self.calls = calls
+        self.calls, self.watched = calls, False
         self.body = nn.Sequential(
             nn.Conv2d(3, 4, 3, dtype=dtype), nn.BatchNorm2d(4, dtype=dtype), nn.ReLU(), nn.Dropout(), nn.Flatten(),
             nn.Linear(144, K, dtype=dtype),
@@ -30,6 +30,8 @@ class Delicate(nn.Module):
         self.calls -= 1
         if self.calls < 0:
             raise RuntimeError("no more")
+        if torch.is_grad_enabled() and self.watched:
+            assert not any(p.requires_grad for p in self.parameters())  # no gradient of a weight is ever computed
         return self.body(x)
 
 
@@ -88,6 +90,7 @@ def test_contract(name, norm, dtype):
     x[0], x[1] = 0.0, 1.0
     y = net.eval()(x).argmax(1)
     net.train().body[3].eval()
+    net.watched = True
     x.requires_grad_()
     epsilon = 0.1 if norm == "linf" else 0.5
     before, inputs, generator = state(net), (x.detach().clone(), y.clone()), torch.get_rng_state()

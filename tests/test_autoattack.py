@@ -248,6 +248,10 @@ def test_the_state_of_another_evaluation_is_refused(tmp_path):
         evaluate(net, x, y, **given | {"attacks": ("square",)})
     with pytest.raises(ValueError, match="images: "):
         evaluate(net, x.clamp(0.31), y, **given)
+    with pytest.raises(ValueError, match="labels: "):
+        evaluate(net, x, y.flip(0), **given)
+    with pytest.raises(ValueError, match="index: "):
+        evaluate(net, x, y, **given, index=INDEX + 1)
     with pytest.raises(ValueError, match="n_steps: 12 there, 13 here"):
         evaluate(net, x, y, **given, budget=Budget(13, 9, 40))
     with torch.no_grad():
