@@ -65,7 +65,7 @@ def one_at_a_time() -> Iterator[None]:
     import fcntl
 
     VENV.mkdir(exist_ok=True)
-    with open(VENV / ".lock", "a") as handle:
+    with open(VENV / "companion-lock", "a") as handle:  # not .lock: uv would wait for that one
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -107,7 +107,7 @@ def _make_venv() -> None:
     if PYTHON.exists() and subprocess.call([PYTHON, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0:
         return
     for path in VENV.iterdir():
-        if path.name != ".lock":
+        if path.name != "companion-lock":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     base = getattr(sys, "_base_executable", None) or sys.executable
     say(f"Making .venv with {base} ({sys.version.split()[0]}).")

@@ -398,6 +398,12 @@ def test_installing_is_done_once_and_again_when_the_lock_changes(installer, monk
     assert [words[1:3] for words in installer.calls if "pip" in words] == [["pip", "sync"]]
 
 
+def test_our_lock_is_not_the_one_that_uv_waits_for(installer, monkeypatch):
+    monkeypatch.setattr(installer.shutil, "which", lambda _: "/usr/bin/uv")
+    installer.install()
+    assert [path.name for path in installer.VENV.iterdir() if "lock" in path.name] == ["companion-lock"]
+
+
 def test_a_killed_installation_is_taken_up_again(installer, monkeypatch):
     monkeypatch.setattr(installer.shutil, "which", lambda _: "/usr/bin/uv")
     monkeypatch.setattr(installer, "_install_lock", lambda: 1 / 0)
