@@ -15,6 +15,17 @@ Checked = tuple[dict[str, Any], tuple[int, ...]]
 _NEEDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("objective", "madry"): ("attack_norm", "n_steps", "start"),
     ("objective", "trades"): ("attack_norm", "n_steps", "start", "beta"),
+    ("objective", "weat_nat"): ("attack_norm", "n_steps", "start", "beta", "weight_normalisation"),
+    ("objective", "weat_adv"): ("attack_norm", "n_steps", "start", "beta", "weight_normalisation"),
+    ("objective", "mail_trades"): (
+        *("attack_norm", "n_steps", "start", "beta"),
+        *("weight_normalisation", "margin_slope", "margin_bias"),
+    ),
+    ("objective", "mart"): ("attack_norm", "n_steps", "start", "beta"),
+    ("objective", "fgsm_rs"): ("attack_norm", "step_over_epsilon"),
+    ("energy_penalty", "abs"): ("energy_penalty_weight",),
+    ("energy_penalty", "square"): ("energy_penalty_weight",),
+    ("energy_penalty", "hinge"): ("energy_penalty_weight", "energy_penalty_margin"),
     ("attack_norm", "linf"): ("epsilon_255", "step_size_255"),
     ("attack_norm", "l2"): ("epsilon_l2", "step_size_l2"),
     ("start", "gaussian"): ("start_std",),
@@ -84,3 +95,6 @@ def _check_complete(values: Mapping[str, Any], terms: Mapping[str, Term], *, whe
     for name, expected in needed.items():
         if values.get(name) is None:
             raise ParameterError(where, name, expected.replace(" or null", ""), got="nothing")
+    penalty = values.get("energy_penalty", "none")
+    if values.get("objective") == "standard" and penalty != "none":
+        raise ParameterError(where, "energy_penalty", "none (objective standard attacks nothing)", got=repr(penalty))

@@ -28,7 +28,16 @@ __all__ = ["OBJECTIVE_VERSIONS", "ROOT", "ParameterError", "ParameterErrors", "P
 ROOT: Path = Path(__file__).resolve().parent.parent
 
 # Part of a recipe's hash: raise a number when the objective's loss changes, and its networks are trained anew.
-OBJECTIVE_VERSIONS: dict[str, int] = {"standard": 1, "madry": 1, "trades": 1}
+OBJECTIVE_VERSIONS: dict[str, int] = {
+    "standard": 1,
+    "madry": 1,
+    "trades": 1,
+    "weat_nat": 1,
+    "weat_adv": 1,
+    "mail_trades": 1,
+    "mart": 1,
+    "fgsm_rs": 1,
+}
 
 # Keys of an entry that do not change what is trained.
 _WITHOUT_EFFECT = {"published", "url", "checkpoint_every"}
