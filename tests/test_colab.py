@@ -131,7 +131,7 @@ def _run_cell(runtime: Path, code: str, *, setting: str = "import google.colab\n
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PYTHON", "GIT_"))}
     environment |= {
         "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(runtime / "wheels"),
+        "PIP_FIND_LINKS": (runtime / "wheels").as_uri(),  # pip splits a plain path at a space
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{runtime / 'origin'}.insteadOf",
         "GIT_CONFIG_VALUE_0": REPOSITORY,
