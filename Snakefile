@@ -38,7 +38,14 @@ wildcard_constraints:
     point=r"[^/]+",
 
 
-rule report: # or, of a sweep, the job that collects its points
+# Every stamp is asked for by name: Snakemake does not make again what only an up-to-date file would need.
+rule all:
+    input:
+        [path(job) for job in JOBS.values()],
+
+
+# Of a sweep this is the job that collects its points.
+rule report:
     input:
         list(NOTEBOOKS),
         inputs(LAST),

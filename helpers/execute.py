@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ def _jupyter(scratch: Path) -> dict[str, str]:
         "IPYTHONDIR": str(scratch / "ipython"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "COMPANION_WIDGETS": "0",  # no front end is there to move a slider, whatever terminal this was started from
     }
 
 
@@ -142,9 +144,13 @@ def _transport() -> Any:
     """Talk to the kernel through files that only this user can open; TCP where their names would be too long."""
     from traitlets.config import Config
 
-    runtime = os.environ["JUPYTER_RUNTIME_DIR"]
-    short = len(runtime) + len("/kernel-") + 36 + len("-ipc-5") < 100  # a socket's name holds 103 to 107 bytes
-    return Config({"KernelManager": {"transport": "ipc" if short and os.name == "posix" else "tcp"}})
+    name = os.path.join(
+        os.environ["JUPYTER_RUNTIME_DIR"], "kernel"
+    )  # else Jupyter puts sockets in the notebook's folder
+    if len(name) > 95 or os.name != "posix":  # a socket's name, "-5" and all, holds some 100 bytes
+        return Config({"KernelManager": {"transport": "tcp"}})
+    os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
+    return Config({"KernelManager": {"transport": "ipc", "ip": name}})
 
 
 def _papermill(source: Path, *, values: dict[str, Any], log: Any, timeout: float | None) -> tuple[Any, str | None]:
@@ -188,6 +194,9 @@ def _papermill(source: Path, *, values: dict[str, Any], log: Any, timeout: float
         error = f"a cell took longer than {timeout:g} s" if timeout else "the kernel did not answer"
     except (DeadKernelError, CellControlSignal, RuntimeError) as failure:
         error = f"the kernel died ({' '.join(str(failure).split())[:200]})"
+    except Exception as failure:  # whatever else Jupyter comes up with: the copy is written, and the job has failed
+        traceback.print_exc(file=log)
+        error = f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
     if error:
         print(error, file=log)
     return held[0], error

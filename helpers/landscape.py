@@ -219,10 +219,8 @@ def reading(scalars: pd.DataFrame, **where: str) -> str:
             tables.Interval(*(rows[m][k] for k in ("value", "low", "high"))) for m in ("share_lowered", "delta_energy")
         )
         seeds = rows["delta_energy"]["seeds"]
-        over = f"{rows['delta_energy']['n']:g} images" + (f" and {len(seeds)} seeds" if len(seeds) > 1 else "")
-        way = "lowered" if (mean.low or 0) > 0 else "raised" if (mean.high or 0) < 0 else "not clearly moved"
-        lines.append(
-            f"{', '.join(style.label(name) for name in key)}: E(x) lowered on {share} % of {over}; "
-            f"mean ΔE(x) = {mean} nat, so on average {way}"
-        )
+        over = f"{rows['delta_energy']['n']:g} images" + (f" × {len(seeds)} seeds" if len(seeds) > 1 else "")
+        way = "lowered" if (mean.low or 0) > 0 else "raised" if (mean.high or 0) < 0 else "no clear sign"
+        name = ", ".join(style.label(part) for part in key)
+        lines.append(f"{name}: E(x) lowered on {share} % of {over}; mean ΔE(x) {mean} nat: {way}")
     return "\n".join(lines)

@@ -26,8 +26,8 @@ class Outcome(NamedTuple):
 def attack_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """norm, epsilon and step_size of a recipe, in [0, 1] units: the one place that divides by 255.
 
-    >>> attack_settings({"attack_norm": "linf", "epsilon_255": 51.0, "step_size_255": 10.2})
-    {'norm': 'linf', 'epsilon': 0.2, 'step_size': 0.04}
+    >>> attack_settings({"attack_norm": "linf", "epsilon_255": 51.0, "step_size_255": 12.75})
+    {'norm': 'linf', 'epsilon': 0.2, 'step_size': 0.05}
     """
     norm = entry["attack_norm"]
     if norm == "linf":

@@ -251,7 +251,7 @@ def run(request: Request, notebooks: list[str], planned: list[Job]) -> int:
         _warn_of_disk(request.profile, home)
         watch = Watch(planned, secrets.token_hex(8))
         code, said = _snakemake(_command(request, notebooks), watch, log=home / "logs" / "snakemake.log", lock=lock)
-        if code and not planned[-1].stamp.exists():  # Snakemake leaves out the report when a notebook has failed
+        if code and planned[-1].label not in watch.outcomes:  # Snakemake leaves it out when a notebook has failed
             _report(watch)
         return summary(watch, code=code, said=said)
 
@@ -301,8 +301,8 @@ def _read(stream: IO[str], log: Path, watch: Watch, said: list[str]) -> None:
         with contextlib.suppress(OSError):
             out = stack.enter_context(open(log, "w", encoding="utf-8"))
         for line in stream:
-            if found := re.match(r"total +(\d+)$", line.strip()):
-                watch.total = int(found[1])
+            if found := re.match(r"(network|notebook|point|report) +(\d+)$", line.strip()):  # its table of jobs to run
+                watch.total = (watch.total or 0) + int(found[2])
             if line.startswith(tuple(f"{job.label}: " for job in watch.jobs)) or "Error" in line:
                 said.append(line.strip())
             with contextlib.suppress(OSError, ValueError):

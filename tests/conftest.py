@@ -50,12 +50,24 @@ def copied(tmp_path: Path) -> Path:
     return folder
 
 
+def _tiny(folder: Path) -> light.Tree:
+    trees.tiny(folder)
+    shutil.copytree(ROOT / ".ci", folder / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
+    return light.Tree(folder, profile="digits")
+
+
 @pytest.fixture
 def tiny_tree(tmp_path: Path) -> Iterator[light.Tree]:
     """A copy whose digits profile is cut down to seconds; its networks, notebooks and report are the real ones."""
-    folder = trees.tiny(tmp_path / "a tiny clone")
-    shutil.copytree(ROOT / ".ci", folder / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
-    tree = light.Tree(folder, profile="digits")
+    tree = _tiny(tmp_path / "a tiny clone")
+    yield tree
+    tree.end()
+
+
+@pytest.fixture
+def other_tiny_tree(tmp_path: Path) -> Iterator[light.Tree]:
+    """A second such copy."""
+    tree = _tiny(tmp_path / "another tiny clone")
     yield tree
     tree.end()
 

@@ -62,6 +62,15 @@ def test_statement_says_what_was_found_and_what_it_gained():
     assert "below 1 piece," in broken.statement()
 
 
+def test_the_criterion_counts_breaks_and_coefficients():
+    # k pieces: k + 1 coefficients and k − 1 breaks.
+    t = np.arange(30.0)
+    v = np.random.default_rng(4).standard_normal(30)
+    for k, fit in enumerate(dynamics.phases(t, v).tried, start=1):
+        assert fit.rss == pytest.approx(((v - fit.fitted) ** 2).sum())
+        assert fit.bic == pytest.approx(30 * np.log(fit.rss / 30) + 2 * k * np.log(30))
+
+
 def test_squared_error_never_grows_with_the_number_of_pieces():
     t = np.arange(25.0)
     rng = np.random.default_rng(3)
@@ -172,3 +181,5 @@ def test_plane_keeps_each_image_with_its_energies():
     assert len(frame) == 4 * 3
     row = frame[(frame["epoch"] == 2) & (frame["image"] == 9)].iloc[0]  # second epoch, third image: place 5 + 2
     assert row[["E", "E_y", "E_adv", "E_y_adv"]].tolist() == [7, 17, 27, 37]
+    assert frame["epoch"].tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert frame["E"].tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12, 15, 16, 17]

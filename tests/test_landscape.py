@@ -1,5 +1,7 @@
 """A linear network whose energies under attack are known in closed form, and the two points of one run."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import torch
 import yaml
 from torch import nn
 
-from helpers import attacks, data, energies, landscape, metrics
+from helpers import attacks, data, energies, landscape, metrics, zoo
 from helpers.parameters import ROOT
 
 EPSILON = 0.1
@@ -183,13 +185,13 @@ def test_side_by_side_has_a_row_for_each_image():
     np.testing.assert_allclose(both["E"], last["E"])
 
 
-@pytest.mark.parametrize(("delta", "way"), [(2.0, "lowered"), (-2.0, "raised"), (0.0, "not clearly moved")])
+@pytest.mark.parametrize(("delta", "way"), [(2.0, "lowered"), (-2.0, "raised"), (0.0, "no clear sign")])
 def test_reading_names_network_attack_and_point_with_the_sign(delta, way):
     deltas = delta + np.array([0.5, -0.5] * 5)
     rows = [*landscape.summary(_pairs(deltas)), *landscape.summary(_pairs(deltas, network="trades"))]
     text = landscape.reading(pd.DataFrame(rows), network="trades", returns="last")
     assert text.startswith("TRADES, PGD-CE, last iterate: E(x) lowered on ")
-    assert text.endswith(f"so on average {way}")
+    assert text.endswith(f" nat: {way}")
     assert "\n" not in text
 
 
@@ -212,3 +214,17 @@ def test_a_false_identity_is_seen(monkeypatch):
 def test_headers_are_metrics_of_the_glossary():
     schema = yaml.safe_load((ROOT / "params" / "schema.yaml").read_text("utf-8"))
     assert set(landscape.HEADERS) <= set(schema["metrics"])
+
+
+@pytest.mark.foreign
+@pytest.mark.skipif(not {"DATA_ROOT", "CHECKPOINTS"} <= set(os.environ), reason="needs DATA_ROOT and CHECKPOINTS")
+def test_the_paper_s_finding_and_how_it_depends_on_the_point():
+    # Measured on 1,000 images: 100 % at the last iterate, 31.8 % at the first success. Four standard errors of
+    # 31.8 % at n = 128 are 16.5 points.
+    images = zoo.dataset("standard_resnet20", profile="cifar10-cpu", split="test").first(128)
+    network = zoo.get("standard_resnet20", profile="cifar10-cpu")
+    setting = {"epsilon": 8 / 255, "step_size": 2 / 255, "n_steps": 20, "batch_size": 128}
+    pairs = landscape.deltas(_measure(network, images, "pgd_ce", **setting))
+    lowered = 100 * (pairs["delta_E"] > 0).groupby(pairs["returns"]).mean()
+    assert lowered["last"] > 95
+    assert lowered["first_success"] == pytest.approx(31.8, abs=16.5)
