@@ -305,9 +305,8 @@ def counts(findings: Iterable[Finding]) -> str:
     for paper in dict.fromkeys(one.claim.paper for one in every):
         mine = [one for one in every if one.claim.paper == paper]
         said = [f"{sum(one.status == status for one in mine)} {status}" for status in STATUSES]
-        lines.append(
-            f"{paper}: {len(mine)} claims on {', '.join(dict.fromkeys(one.data for one in mine))}: {', '.join(said)}"
-        )
+        data = ", ".join(dict.fromkeys(one.data for one in mine))
+        lines.append(f"{paper}: {len(mine)} claim{'s' * (len(mine) != 1)} on {data}: {', '.join(said)}")
     return "\n".join(lines)
 
 

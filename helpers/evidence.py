@@ -7,7 +7,7 @@ each seed and image, by which differences can be paired.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -91,19 +91,18 @@ def measure(term: Evidence, results: Results) -> Sample:
     return _scalar(term, record) if term.frame is None else _frame(term, record)
 
 
-def _where(pairs: Iterable[tuple[str, Any]]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in pairs)
+def _asked(term: Evidence) -> str:
+    """The filters of a term, after what was looked for."""
+    return f" where {', '.join(f'{key} = {value}' for key, value in term.where)}" if term.where else ""
 
 
 def _scalar(term: Evidence, record: records.Record) -> Sample:
     rows = [row for row in record.content["scalars"] if row["metric"] == term.metric]
     rows = [row for row in rows if all(row.get(key) == value for key, value in term.where)]
     if not rows:
-        raise NotRun(f"{term.place} has no {term.metric}" + (f" where {_where(term.where)}" if term.where else ""))
+        raise NotRun(f"{term.place} has no {term.metric}{_asked(term)}")
     if len(rows) > 1:
-        raise NotRun(
-            f"{term.place} has {len(rows)} of {term.metric} where {_where(term.where)}; name more of their keys"
-        )
+        raise NotRun(f"{term.place} has {len(rows)} of {term.metric}{_asked(term)}; name more of their keys")
     row = rows[0]
     if row["value"] is None:
         raise NotRun(f"{term.place}: {row.get('reason')}")
@@ -135,7 +134,7 @@ def _frame(term: Evidence, record: records.Record) -> Sample:
             raise NotRun(f"{term.place}, {term.frame} has no column {key}")
         frame = frame[frame[key] == value]
     if frame.empty:
-        raise NotRun(f"{term.place} has nothing where {_where(term.where)}")
+        raise NotRun(f"{term.place} has nothing{_asked(term)}")
     if "seed" not in frame:
         raise NotRun(f"{term.place}, {term.frame} has no column seed")
     return _over_epochs(term, frame) if "epoch" in frame else _over_images(term, frame)
@@ -149,7 +148,7 @@ def _over_epochs(term: Evidence, frame: pd.DataFrame) -> Sample:
     values = {}
     for seed, curve in frame.groupby("seed"):
         if curve["epoch"].duplicated().any():
-            raise NotRun(f"{term.place}: several curves where {_where(term.where)}; name more of their keys")
+            raise NotRun(f"{term.place}: several curves{_asked(term)}; name more of their keys")
         curve = curve.sort_values("epoch")
         t, y = curve["epoch"].to_numpy(dtype=float), curve[term.metric].to_numpy(dtype=float)
         inside = y[(t >= first * t.max() - 1e-9) & (t <= last * t.max() + 1e-9)]
@@ -182,7 +181,7 @@ def _over_images(term: Evidence, frame: pd.DataFrame) -> Sample:
     except KeyError as missing:
         raise NotRun(f"{term.place}, {term.frame} has no column {missing}") from None
     if values.duplicated(["seed", "image"]).any():
-        raise NotRun(f"{term.place}: several rows for an image where {_where(term.where)}; name more of their keys")
+        raise NotRun(f"{term.place}: several rows for an image{_asked(term)}; name more of their keys")
     spread, share = term.metric in SPREADS, parameters.metrics()[term.metric].unit == "%"
     groups = {int(str(seed)): rows.set_index("image")["value"] for seed, rows in values.groupby("seed")}
     by_seed = np.array([_reduced(one.to_numpy(), spread) for one in groups.values()], dtype=float)

@@ -220,7 +220,7 @@ def _claim(name: str, entry: object, *, where: str) -> Claim:
     if "published" in entry:
         values["published"] = _published(entry["published"], where=where)
     if "unmeasured" in values:
-        for block in {"evidence", "comparison"} & entry.keys():
+        for block in [name for name in ("evidence", "comparison") if name in entry]:
             raise ParameterError(where, block, "nothing beside `unmeasured`", got=show(entry[block]))
         return Claim(name, **values)
     for block in ("evidence", "comparison"):
