@@ -200,7 +200,7 @@ def _scalar(one: Finding) -> records.Scalar:
     return records.scalar(metric, e.value, n=one.n_images, seeds=one.seeds or None, **where)
 
 
-HEADERS = {"claim": "claim", "asked": "holds when", "measured": "measured [95 %]", "evidence": "evidence"}
+HEADERS = {"asked": "holds when", "measured": "measured [95 %]", "of": "which is"}
 
 
 def table(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -216,9 +216,9 @@ def table(findings: Iterable[Finding]) -> pd.DataFrame:
                 "paper": claim.paper,
                 "claim": claim.id,
                 "status": one.said,
+                "measured": interval,
                 "statement": claim.statement + (f" ({claim.note})" if claim.note else ""),
                 "asked": asked(claim),
-                "measured": interval,
                 "of": one.quantity or None,
                 "basis": basis(one),
                 "published": published(claim),

@@ -18,7 +18,7 @@ STATUSES = {
     "undecided": ("#DDAA33", "?"),
     "not run": ("#BBBBBB", "–"),
 }
-COLUMNS = 8
+COLUMNS = 6
 
 
 def status_strip(frame: pd.DataFrame, *, by: str = "paper", name: str = "claim", status: str = "status") -> Figure:
