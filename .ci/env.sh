@@ -21,7 +21,22 @@ companion_find_python() {
     return 1
 }
 
+# The scripts go on in the project's folder, so paths are made whole while the reader's is known.
+companion_whole() {
+    case "$1" in
+        */*) printf '%s\n' "$(cd -- "$(dirname -- "$1")" 2>/dev/null && pwd -P || dirname -- "$1")/$(basename -- "$1")" ;;
+        *) printf '%s\n' "$1" ;;
+    esac
+}
+for name in DATA_ROOT CHECKPOINTS; do
+    case "${!name:-}" in
+        "" | /*) ;;
+        *) export "$name=$PWD/${!name}" ;;
+    esac
+done
+
 if [ -n "${COMPANION_PYTHON:-}" ]; then
+    COMPANION_PYTHON="$(companion_whole "$COMPANION_PYTHON")"
     PYTHON="$COMPANION_PYTHON"
     if ! command -v "$PYTHON" >/dev/null 2>&1 || ! companion_is_new_enough "$PYTHON"; then
         echo "COMPANION_PYTHON=$PYTHON: expected a Python 3.11 or later" >&2

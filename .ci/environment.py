@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "companion-installed"
+HALFWAY = "companion-installing"
 PYTHON = VENV / "bin" / "python"
 # What a run starts beside the package's own dependencies; a test run needs more.
 RUN = ("papermill>=2.6", "nbconvert>=7", "ipykernel>=6", "ipywidgets>=8", "snakemake>=9")
@@ -65,7 +66,7 @@ def one_at_a_time() -> Iterator[None]:
     import fcntl
 
     VENV.mkdir(exist_ok=True)
-    with open(VENV / ".lock", "a") as handle:
+    with open(VENV / "companion-lock", "a") as handle:  # not .lock: uv would wait for that one
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -97,17 +98,25 @@ def install() -> None:
         with one_at_a_time():
             if not installed():
                 _make_venv()
+                STAMP.unlink(missing_ok=True)
+                (VENV / HALFWAY).touch()
                 _install_lock()
+                (VENV / HALFWAY).unlink()
                 STAMP.write_text(wanted_stamp())
     _add_project()
 
 
 def _make_venv() -> None:
-    """A virtual environment whose Python works; a broken one is emptied first."""
-    if PYTHON.exists() and subprocess.call([PYTHON, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0:
+    """A virtual environment whose Python works; a broken or half-filled one is emptied first."""
+    halfway = (VENV / HALFWAY).exists()  # a killed installer may have left packages that only look whole
+    if (
+        not halfway
+        and PYTHON.exists()
+        and subprocess.call([PYTHON, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
+    ):
         return
     for path in VENV.iterdir():
-        if path.name != ".lock":
+        if path.name != "companion-lock":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     base = getattr(sys, "_base_executable", None) or sys.executable
     say(f"Making .venv with {base} ({sys.version.split()[0]}).")

@@ -247,14 +247,14 @@ def to_html(notebook: Any, *, title: str) -> str:
     """The notebook as one HTML page that asks nothing of other machines: no script or style from elsewhere.
 
     nbconvert would load MathJax, RequireJS, Mermaid and the widgets' renderer from the network; they are left out, so
-    formulas stand as TeX.
+    formulas stand as TeX and a picture from elsewhere (the Colab badge) as its alternative text.
     """
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(template_name="lab", embed_images=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     page, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return _REMOTE.sub("", page)
+    return _PICTURE.sub(lambda found: found["alt"] or "", _REMOTE.sub("", page))
 
 
 # A script element that names another machine in its address or loads from one.
@@ -263,6 +263,9 @@ _REMOTE = re.compile(
     r"|<script\b[^>]*>(?:(?!</script>).)*?https?://(?:cdn|unpkg)(?:(?!</script>).)*</script>"
     r"|<link\b[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>",
     re.DOTALL | re.IGNORECASE,
+)
+_PICTURE = re.compile(
+    r"<img\b(?=[^>]*\bsrc=[\"'](?:https?:)?//)(?:(?=[^>]*\balt=[\"'](?P<alt>[^\"']*))|)[^>]*>", re.IGNORECASE
 )
 
 

@@ -117,12 +117,13 @@ def strip(arrays: Mapping[str, np.ndarray], names: Sequence[str], classes: tuple
         classes=classes,
         energies=columns["E"],
         energies_adv=columns["E_adv"],
+        names=names,
     )
 
 
-def figure(seen: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> Figure:
-    """The picture of one `look`."""
-    return strip({f"it/{key}": value for key, value in seen.items()}, ["it"], classes)
+def figure(seen: Mapping[str, np.ndarray], classes: tuple[str, ...], *, name: str) -> Figure:
+    """The picture of one `look` at the network `name`."""
+    return strip({f"{name}/{key}": value for key, value in seen.items()}, [name], classes)
 
 
 def png(drawing: Figure) -> bytes:
@@ -156,7 +157,8 @@ def sliders(networks: Mapping[str, nn.Module], images: ImageSet, start: Choice, 
     def draw(_change: object = None) -> None:
         choice = Choice(**{name: control.value for name, control in controls.items()})
         seen = look(networks[choice.network], images, choice, seed=seed)
-        picture.value, text.value = png(figure(seen, images.classes)), reading(seen, images.classes)
+        picture.value = png(figure(seen, images.classes, name=choice.network))
+        text.value = reading(seen, images.classes)
 
     draw()
     for control in controls.values():
@@ -187,6 +189,6 @@ def show(networks: Mapping[str, nn.Module], images: ImageSet, start: Choice, *, 
         display({**box._repr_mimebundle_(), **fallback}, raw=True)
         return
     seen = look(networks[start.network], images, start, seed=seed)
-    display(figure(seen, images.classes))
+    display(figure(seen, images.classes, name=start.network))
     print(reading(seen, images.classes))
     print("A still picture. In JupyterLab, VS Code or Colab this cell has sliders; COMPANION_WIDGETS=1 forces them.")

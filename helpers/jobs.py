@@ -95,9 +95,11 @@ class Job:
         """The code that the job's results depend on: none for a network, whose stamp carries the entry's digest."""
         if self.kind == "network":
             return []
-        if self.kind in ("report", "sweep"):
-            name = "report.py" if self.kind == "report" else "collected.py"
-            return sources.of(parameters.ROOT / "helpers" / name)
+        if self.kind == "report":
+            page = parameters.ROOT / "helpers" / "report.py"
+            return [*sources.of(page), page.with_suffix(".html")]
+        if self.kind == "sweep":
+            return sources.of(parameters.ROOT / "helpers" / "collected.py")
         return sources.of(parameters.ROOT / "notebooks" / f"{self.name}.ipynb")
 
     def inputs(self) -> list[Path]:
@@ -230,9 +232,9 @@ def expected_seconds(job: Job) -> float | None:
     """How long the job took the last time it went well, else what the profile says, else None."""
     last = files.read_json(job.status) or {}
     seconds = last.get("seconds") if last.get("outcome") == "ok" else last.get("expected_seconds")
-    if seconds is None and job.kind == "notebook":
-        minutes = parameters.profile_facts(job.profile)["notebook_minutes"].get(job.name)
-        seconds = None if minutes is None else 60 * minutes
+    if seconds is None and job.kind != "report":
+        stated = parameters.profile_facts(job.profile).get(f"{job.kind}_minutes") or {}
+        seconds = 60 * stated[job.name] if job.name in stated else None
     return seconds
 
 

@@ -79,16 +79,20 @@ def attack_strip(
     classes: Sequence[str],
     energies: ArrayLike,
     energies_adv: ArrayLike,
+    names: Sequence[str] = (),
     n_classes_shown: int = 3,
 ) -> Figure:
     """What an attack did, one row for each image: x, x* − x magnified, x*, and the class probabilities p(y|x), p(y|x*).
 
     `x`, `x_adv` (N, C, H, W) in [0, 1]; `probabilities` (N, K); `y` (N,) true classes; `energies` (N,) are E(x). The
-    perturbation is magnified until its largest component is black or white; the factor stands over it.
+    perturbation is magnified until its largest component is black or white; the factor stands over it. `names`, one for
+    each row, stand beside the rows where they are given: the networks, say.
     """
     x, x_adv = np.asarray(x, dtype=np.float64), np.asarray(x_adv, dtype=np.float64)
     if x.shape != x_adv.shape or x.ndim != 4:
         raise ValueError(f"x, x_adv: expected two arrays (N, C, H, W) of one shape, got {x.shape} and {x_adv.shape}")
+    if names and len(names) != len(x):
+        raise ValueError(f"names: expected one for each of {len(x)} rows, got {len(names)}")
     p, p_adv = np.asarray(probabilities), np.asarray(probabilities_adv)
     before, after, truth = np.asarray(energies), np.asarray(energies_adv), np.asarray(y)
     with style.in_style():
@@ -103,7 +107,8 @@ def attack_strip(
             row[0].set_title(f"$E(x)$ = {_number(before[i])} nat", size=8, color=style.NATURAL)
             row[1].set_title(f"$x^* - x$, × {factor:.3g}", size=8)
             row[2].set_title(f"$E(x^*)$ = {_number(after[i])} nat", size=8, color=style.ADVERSARIAL)
-            row[0].set_ylabel(f"y: {classes[int(truth[i])]}", size=8)
+            beside = f"{style.label(names[i])}\n" if names else ""
+            row[0].set_ylabel(f"{beside}y: {classes[int(truth[i])]}", size=8)
             _bars(row[3], p[i], p_adv[i], y=int(truth[i]), classes=classes, n=n_classes_shown)
         _probability_legend(figure)
     return figure

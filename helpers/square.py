@@ -268,6 +268,7 @@ def square(
 
     def attack(seer: Victim, rows: Tensor) -> Tensor:
         key = noise.Key(seed, "square", index.to(x.device)[rows])
+        checks.labels(y[rows], num_classes=seer.logits(x[rows][:1]).shape[1])
         return search(
             seer, x[rows].detach(), y[rows], norm=norm, epsilon=epsilon, n_queries=n_queries, returns=returns, key=key
         ).x

@@ -24,11 +24,13 @@ plain:
    schedule: constant, epochs: 1, batch_size: 32, seeds: [0, 1]}
 """
 ZOO = """
-import sys
+import sys, time
 from helpers import files, parameters
 recipe = parameters.recipe(sys.argv[2], sys.argv[3])
 if recipe.entry["epochs"] > 100:
     raise FloatingPointError("step 7: loss is nan")
+if recipe.entry["epochs"] == 50:
+    time.sleep(4)
 for seed in recipe.seeds:
     files.write_json(recipe.folder(seed) / "card.json", {"seed": seed})
 """

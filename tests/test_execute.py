@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
+
+from helpers import execute
 
 pytestmark = pytest.mark.process
 
@@ -43,6 +46,16 @@ def test_a_notebook_that_ends_well_leaves_its_copies_status_and_stamp(light_tree
     assert tree.figures("done/92_two.json").exists()
     assert tree.figures("logs/92_two.log").read_text().startswith("3 3 PASSIVE")
     assert [path.name for path in tree.figures("92_two").iterdir()] == ["finished.json"]
+
+
+def test_a_picture_from_elsewhere_becomes_its_text():
+    badge = "[![Open in Colab](https://colab.example/badge.svg)](https://colab.example/notebook)"
+    own = "![inside](data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"{badge}\n\n{own}")])
+    text = execute.to_html(notebook, title="x")
+    assert "badge.svg" not in text
+    assert '<a href="https://colab.example/notebook">Open in Colab</a>' in text
+    assert 'src="data:image/gif' in text
 
 
 def test_the_page_asks_nothing_of_other_machines(light_tree):
@@ -144,8 +157,8 @@ def test_a_network_job_that_writes_no_card_has_failed(light_tree):
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
 def test_a_killed_job_takes_its_kernel_along(light_tree):
     mark = light_tree.folder / "kernel.pid"
-    cell = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
-    light_tree.notebook("92_two", ["n_steps"], [cell, SENTINEL])
+    cell = f"open({str(mark)!r}, 'w').write(str(os.getpid())); import re; re.match('(a+)+$', 'a' * 60 + 'b')"
+    light_tree.notebook("92_two", ["n_steps"], [cell, SENTINEL])  # holds the GIL, so no thread of its own can end it
     command = [sys.executable, "-m", "helpers.execute", "light", "92_two"]
     job = subprocess.Popen(command, cwd=light_tree.folder, env=light_tree.environment())
     light_tree.running.append(job)

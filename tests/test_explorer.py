@@ -84,7 +84,7 @@ def test_reading_says_lowered_and_raised():
 
 def test_the_picture_follows_the_choice_and_only_the_choice(network, images):
     bytes_of = [
-        explorer.png(explorer.figure(explorer.look(network, images, choice, seed=0), CLASSES))
+        explorer.png(explorer.figure(explorer.look(network, images, choice, seed=0), CLASSES, name="madry"))
         for choice in (_choice(), _choice(), _choice(epsilon_255=40.0), _choice(row=3))
     ]
     assert bytes_of[0] == bytes_of[1]

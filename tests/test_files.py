@@ -144,10 +144,10 @@ def test_many_writers_of_one_file_never_show_a_mixture(tmp_path):
 
 
 def test_sweeping_leaves_other_machines_and_other_names_alone(tmp_path):
-    for name in (".tmp-otherhost-1-0-x.txt", ".tmp-x", "x.tmp", ".hidden"):
-        (tmp_path / name).write_text("")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
+    for name in (f".tmp-otherhost-{dead.pid}-0-x.txt", ".tmp-x", "x.tmp", ".hidden"):
+        (tmp_path / name).write_text("")
     ours = tmp_path / "deep" / f".tmp-{files._HOST}-{dead.pid}-0-x.txt"
     ours.parent.mkdir()
     ours.write_text("")

@@ -66,6 +66,7 @@ def cell(**values):
         ("epsilon_255: [8]", "got the list [8]"),
         ("epsilon_255: .nan", "got nan"),
         ("epsilon_255: .inf", "got inf"),
+        ("epsilon_l2: .inf", "epsilon_l2: expected a number >= 0 or null, got inf"),
         ("epsilon_255: 1e400", "got the text '1e400'"),
         ("epsilon_255: -8", "got -8"),
         ("epsilon_255: 256", "got 256"),
@@ -143,7 +144,7 @@ def test_numbers_of_numpy_are_taken_as_plain_ones(root):
     ("globals_", "said"),
     [
         ({"n_steps": "8/255"}, "01_small, parameters cell: n_steps: expected a whole number"),
-        ({"networks": ["nope"]}, "got the network 'nope'"),
+        ({"networks": ["nope"]}, "01_small, parameters cell: networks: expected a known name (standard, trades@"),
         ({"n_restarts": 2}, "n_restarts: expected a known name"),
         ({"In": ["", "# Parameters\nn_stepz = 3\n"]}, "n_stepz: expected a known name (nearest: n_steps)"),
         ({"profile": "smal"}, "profile: expected a known name (nearest: small)"),
@@ -234,6 +235,15 @@ def test_a_recipes_hash_covers_entry_seed_and_objective_and_not_what_does_not_tr
     path.write_text(NETWORKS)
     monkeypatch.setitem(parameters.OBJECTIVE_VERSIONS, "standard", 2)
     assert parameters.recipe("small", "standard").digest(0) not in digests
+
+
+def test_a_new_name_in_the_glossary_trains_nothing_anew(root):
+    before = parameters.recipe("small", "standard").digest(0)
+    schema = root / "params" / "schema.yaml"
+    schema.write_text(schema.read_text().replace("\nrecipe:\n", "\nrecipe:\n  novelty: {type: bool, meaning: new}\n"))
+    after = parameters.recipe("small", "standard")
+    assert "novelty" in after.entry
+    assert after.digest(0) == before
 
 
 @pytest.mark.parametrize(

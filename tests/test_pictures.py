@@ -42,11 +42,11 @@ def test_grid_has_rows_columns_and_labels():
         pictures.image_grid(images, n_columns=0)
 
 
-def strip(x, x_adv):
+def strip(x, x_adv, **further):
     p, p_adv = np.array([[0.7, 0.2, 0.1]]), np.array([[0.1, 0.2, 0.7]])
     return pictures.attack_strip(
         x, x_adv, probabilities=p, probabilities_adv=p_adv, y=[0], classes=["a", "b", "c"], energies=[-1.5],
-        energies_adv=[-9.25],
+        energies_adv=[-9.25], **further,
     )  # fmt: skip
 
 
@@ -58,6 +58,14 @@ def test_the_perturbation_is_magnified_to_black_and_white_by_the_factor_that_is_
     assert axes[1].get_title() == "$x^* - x$, × 25"
     assert axes[0].get_title() == "$E(x)$ = −1.50 nat"
     assert axes[2].get_title() == "$E(x^*)$ = −9.25 nat"
+
+
+def test_a_row_bears_the_name_of_its_network():
+    x = np.full((1, 1, 2, 2), 0.5)
+    assert strip(x, x, names=["madry"]).axes[0].get_ylabel() == "Madry AT\ny: a"
+    assert strip(x, x).axes[0].get_ylabel() == "y: a"
+    with pytest.raises(ValueError, match="one for each of 1 rows, got 2"):
+        strip(x, x, names=["madry", "trades"])
 
 
 def test_no_perturbation_is_grey():

@@ -41,7 +41,7 @@ DRAWN = {
         x="x", by="by", x_label="x", y_label="ΔE (nat)",
     ),
     "status_strip": lambda: plots.status_strip(
-        pd.DataFrame({"paper": "ebm", "claim": [f"C{k}" for k in range(9)], "status": ["holds", "not run", "fails"] * 3})
+        pd.DataFrame({"paper": "ebm", "claim": list("ABCDEFGHI"), "status": ["holds", "fails", "not run"] * 3}),
     ),
     "image_grid": lambda: plots.image_grid(np.zeros((3, 1, 4, 4)), n_columns=2),
     "attack_strip": lambda: plots.attack_strip(

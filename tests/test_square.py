@@ -24,14 +24,16 @@ def labelled(net, n=6, **kinds):
 
 
 class Watched(nn.Module):
-    """Keeps every batch that a network is asked about."""
+    """Keeps every batch that a network is asked about, but for the first: that asks for the number of classes."""
 
     def __init__(self, net):
         super().__init__()
-        self.net, self.seen = net, []
+        self.net, self.seen, self.asked = net, [], False
 
     def forward(self, x):
-        self.seen.append(x.detach().clone())
+        if self.asked:
+            self.seen.append(x.detach().clone())
+        self.asked = True
         return self.net(x)
 
 
@@ -143,6 +145,41 @@ def test_neither_batch_nor_order_matters(norm, returns):
     assert torch.allclose(whole[order], other, atol=1e-9)
     assert torch.allclose(square.square(net, x[2:3], y[2:3], **given | {"index": INDEX[2:3]}), whole[2:3], atol=1e-9)
     assert not torch.allclose(square.square(net, x, y, **given | {"seed": 1}), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_draw_comes_twice(norm):
+    """Draws are made 64 queries ahead: each such block has its own."""
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return x.new_tensor([[0.0, -1.0]]).expand(len(x), 2)
+
+    net, x = Watched(Constant()), images(6)
+    square.square(net, x, torch.zeros(6, dtype=torch.int64), **settings(norm, n_queries=150, batch_size=6))
+    tried = torch.stack(net.seen[1:])  # nothing is ever kept: each is the start with one change
+    for block in (range(52, 64), range(116, 128)):
+        assert len(torch.unique(tried[block, 0].flatten(1), dim=0)) >= 8
+    assert sum(torch.allclose(tried[q, 0], tried[q + 64, 0]) for q in range(52, 80)) <= 3
+
+
+def test_l2_windows_share_the_budget_of_the_paper():
+    """A window gets in each channel what the two windows held there, and an even part of what was not spent."""
+    x = images(1, shape=(2, 8, 8)).flatten(2)
+    point = x.clone()
+    point[0, 0, 0], point[0, 1, 9] = x[0, 0, 0] + 0.03, x[0, 1, 9] - 0.01  # in the window at (0, 0)
+    point[0, 1, 63] = x[0, 1, 63] + 0.02  # in the other, which is emptied
+    draws = x.new_zeros(1, 0, 0)
+    key, y = torch.tensor([0]), torch.tensor([0])
+    s = square._State(torch.tensor([0]), key, y, x, point, x.new_zeros(1), draws)
+    u = torch.zeros(1, 7, dtype=torch.float64)
+    u[0, 2:4] = 0.99  # the second window in the other corner
+    moved = square._propose_l2(s, u, 3, shape=torch.Size((2, 8, 8)), epsilon=0.05)
+    unspent = (0.05**2 - 0.03**2 - 0.01**2 - 0.02**2) / 2
+    held = (moved - x).square().sum(2)[0]
+    wanted = torch.tensor([0.03**2 + unspent, 0.01**2 + 0.02**2 + unspent]).double()
+    assert torch.allclose(held, wanted / wanted.sum() * 0.05**2, rtol=1e-9)
+    assert torch.allclose((moved - x)[0].reshape(2, 8, 8)[:, 3:].abs().sum(), torch.tensor(0.0).double(), atol=1e-12)
 
 
 def test_only_logits_are_asked_for():
