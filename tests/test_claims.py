@@ -220,19 +220,22 @@ SHARED = RNG.normal(0, 5, (3, 1)) + RNG.normal(0, 5, (1, 200))  # what both netw
 PAIRED = {"a": SHARED, "b": SHARED + 0.5 + RNG.normal(0, 0.1, (3, 200))}
 
 
-def test_what_shares_seeds_and_images_is_paired(root):
-    measured(root, frames={"pairs": images(PAIRED)})
+@pytest.mark.parametrize("of_seeds", [0.0, 0.2])
+def test_what_shares_seeds_and_images_is_paired(root, of_seeds):
+    table = PAIRED | {"b": PAIRED["b"] + of_seeds * np.array([[-0.5], [0.0], [0.5]])}
+    measured(root, frames={"pairs": images(table)})
     found = one(root, "{kind: order}", networks="ab", frame="pairs")
     assert found.status == "holds"  # far inside the noise that both share
     assert (found.seeds, found.n_images) == ((0, 1, 2), 200)
     a, b = (evidence.measure(term, evidence.Results(run(root))) for term in found.claim.terms)
     alone = contrasts.independent(b.estimate, a.estimate)
     assert alone.low < 0 < alone.high
-    by_seed = (PAIRED["b"] - PAIRED["a"]).mean(1)
-    t, boot = metrics.student_t(by_seed), metrics.paired_bootstrap(PAIRED["b"], PAIRED["a"], seed=0)
+    by_seed = (table["b"] - table["a"]).mean(1)
+    t, boot = metrics.student_t(by_seed), metrics.paired_bootstrap(table["b"], table["a"], seed=0)
     assert found.estimate.value == pytest.approx(by_seed.mean())
     assert found.estimate.low == pytest.approx(min(t.low, boot.low), abs=1e-9)
     assert found.estimate.high == pytest.approx(max(t.high, boot.high), abs=1e-9)
+    assert (t.low < boot.low, found.kind) == ((True, "student_t") if of_seeds else (False, "paired_bootstrap"))
 
 
 def test_other_seeds_are_not_paired(root):
