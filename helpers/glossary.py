@@ -256,3 +256,27 @@ def _inside(number: int | float, term: Term) -> bool:
         and (term.maximum is None or number <= term.maximum)
         and (term.exclusive_minimum is None or number > term.exclusive_minimum)
     )
+
+
+def checked_all(
+    values: Mapping[str, Any], terms: Mapping[str, Term], *, where: str, complete: bool = False
+) -> dict[str, Any]:
+    """All values checked, each under a known name; where `complete`, only optional ones may be missing.
+
+    All faults are raised at once (ParameterErrors).
+    """
+    faults: list[ParameterError] = []
+    good: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            if name not in terms:
+                raise ParameterError(where, name, nearest(name, terms), got=f"{name!r}")
+            good[name] = checked(terms[name], value, where=where)
+        except ParameterError as fault:
+            faults.append(fault)
+    if complete:
+        missing = [name for name, term in terms.items() if not term.optional and name not in values]
+        faults += [ParameterError(where, name, terms[name].expected, got="nothing") for name in missing]
+    if faults:
+        raise faults[0] if len(faults) == 1 else ParameterErrors(faults)
+    return good

@@ -11,10 +11,8 @@ import functools
 import hashlib
 import html
 import importlib
-import itertools
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +21,9 @@ from typing import Any
 
 import yaml
 
+from helpers import entries
 from helpers import glossary as _glossary
-from helpers.glossary import ParameterError, ParameterErrors, Term, checked, nearest, show
+from helpers.glossary import ParameterError, ParameterErrors, Term, checked_all, nearest
 
 __all__ = ["OBJECTIVE_VERSIONS", "ROOT", "ParameterError", "ParameterErrors", "Parameters", "Recipe", "Term"]
 
@@ -35,18 +34,6 @@ OBJECTIVE_VERSIONS: dict[str, int] = {"standard": 1, "madry": 1, "trades": 1}
 
 # Keys of an entry that do not change what is trained.
 _WITHOUT_EFFECT = {"published", "url", "checkpoint_every"}
-# (key, value) → the keys that it needs beside it.
-_NEEDS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("objective", "madry"): ("attack_norm", "n_steps", "start"),
-    ("objective", "trades"): ("attack_norm", "n_steps", "start", "beta"),
-    ("attack_norm", "linf"): ("epsilon_255", "step_size_255"),
-    ("attack_norm", "l2"): ("epsilon_l2", "step_size_l2"),
-    ("start", "gaussian"): ("start_std",),
-    ("schedule", "one_cycle"): ("pct_start",),
-    ("schedule", "step"): ("milestones", "decay"),
-    ("architecture", "wrn"): ("depth", "width"),
-}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
 # The glossary and what there is
@@ -112,26 +99,7 @@ def profile_facts(profile: str) -> dict[str, Any]:
     """The checked contents of a profile's profile.yaml: title, cost, threads."""
     path = _folder(profile) / "profile.yaml"
     values = _glossary.read_yaml(path, where=_where(path))
-    return _check_all(values, _terms()["profile"], where=_where(path))
-
-
-def _check_all(values: Mapping[str, Any], terms: Mapping[str, Term], *, where: str) -> dict[str, Any]:
-    """Check every value and that each name is known and none but optional ones is missing; all faults at once."""
-    faults: list[ParameterError] = []
-    good: dict[str, Any] = {}
-    for name, value in values.items():
-        try:
-            if name not in terms:
-                raise ParameterError(where, name, nearest(name, terms), got=f"{name!r}")
-            good[name] = checked(terms[name], value, where=where)
-        except ParameterError as fault:
-            faults.append(fault)
-    if where.endswith("profile.yaml"):
-        missing = [name for name, term in terms.items() if not term.optional and name not in values]
-        faults += [ParameterError(where, name, terms[name].expected, got="nothing") for name in missing]
-    if faults:
-        raise faults[0] if len(faults) == 1 else ParameterErrors(faults)
-    return good
+    return checked_all(values, _terms()["profile"], where=_where(path), complete=True)
 
 
 # A notebook's parameters
@@ -213,7 +181,7 @@ def read(notebook: str, profile: str, *, overrides: Mapping[str, Any] | None = N
     path = _folder(profile) / f"{notebook}.yaml"
     if not path.exists():
         raise ParameterError(f"params/{profile}", "notebook", nearest(notebook, notebooks(profile)), got=repr(notebook))
-    values = _check_all(_glossary.read_yaml(path, where=_where(path)), _terms()["parameters"], where=_where(path))
+    values = checked_all(_glossary.read_yaml(path, where=_where(path)), _terms()["parameters"], where=_where(path))
     values.update(overrides or {})
     _check_networks(values, profile, where=_where(path))
     return values
@@ -256,7 +224,7 @@ def load(notebook: str, cell: Mapping[str, object]) -> Parameters:
         if name not in values and name != "profile":
             raise ParameterError(where, name, nearest(name, values), got=repr(name))
     overrides = {name: cell[name] for name in values if cell[name] is not None}
-    values.update(_check_all(overrides, terms, where=where))
+    values.update(checked_all(overrides, terms, where=where))
     _check_networks(values, str(profile), where=where)
     return Parameters(notebook, str(profile), values=values, folder=_point_folder(notebook, str(profile)))
 
@@ -324,23 +292,8 @@ def recipes(profile: str) -> dict[str, Recipe]:
 
 @functools.lru_cache(maxsize=8)
 def _recipes(profile: str, path: Path, _: tuple[int, int]) -> dict[str, Recipe]:
-    where = _where(path)
-    faults: list[ParameterError] = []
-    found: dict[str, Recipe] = {}
-    for name, entry in _glossary.read_yaml(path, where=where).items():
-        if name.startswith("."):
-            continue  # a block that others merge by `<<:`
-        try:
-            if not _NAME.fullmatch(name):
-                raise ParameterError(where, name, "letters, digits, _ . -", got=repr(name))
-            if not isinstance(entry, dict):
-                raise ParameterError(where, name, "lines of `name: value`", got=show(entry))
-            found.update({r.name: r for r in _expand(profile, name, entry=entry, where=f"{where}: {name}")})
-        except ParameterError as fault:
-            faults += fault.faults if isinstance(fault, ParameterErrors) else [fault]
-    if faults:
-        raise faults[0] if len(faults) == 1 else ParameterErrors(faults)
-    return found
+    found = entries.read(path, recipe_terms(), where=_where(path))
+    return {name: Recipe(profile, name, entry, seeds) for name, (entry, seeds) in found.items()}
 
 
 def recipe(profile: str, name: str, *, where: str | None = None) -> Recipe:
@@ -357,42 +310,6 @@ def recipe_terms() -> dict[str, Term]:
     """The names an entry of networks.yaml may hold (beside `grid`)."""
     terms = _terms()
     return {**{name: term for name, term in terms["parameters"].items() if term.recipe}, **terms["recipe"]}
-
-
-def _expand(profile: str, name: str, *, entry: dict[str, Any], where: str) -> Iterator[Recipe]:
-    terms = recipe_terms()
-    grid = entry.get("grid", {})
-    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
-        raise ParameterError(where, "grid", "a name with a list of values on each line", got=show(grid))
-    fixed = {key: value for key, value in entry.items() if key != "grid"}
-    for point in itertools.product(*grid.values()):
-        values = _check_all(
-            {"seeds": [0], "source": "train", **fixed, **dict(zip(grid, point, strict=True))}, terms, where=where
-        )
-        _check_complete(values, terms, where=where)
-        seeds = tuple(values.pop("seeds"))
-        if len(set(seeds)) < len(seeds):
-            raise ParameterError(where, "seeds", "each seed once", got=show(list(seeds)))
-        suffix = ",".join(f"{key}={_short(values[key])}" for key in grid)
-        complete = {key: values.get(key) for key in terms if key != "seeds"}
-        yield Recipe(profile, f"{name}@{suffix}" if suffix else name, complete, seeds)
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_complete(values: Mapping[str, Any], terms: Mapping[str, Term], *, where: str) -> None:
-    """Refuse an entry that lacks a key which its source, or another of its values, needs."""
-    source = values["source"]
-    needed = {name: f"{terms[name].expected} (source {source})" for name in terms if source in terms[name].required}
-    if source == "train":
-        for (key, value), others in _NEEDS.items():
-            if values.get(key) == value:
-                needed |= {other: f"{terms[other].expected} ({key} {value})" for other in others}
-    for name, expected in needed.items():
-        if values.get(name) is None:
-            raise ParameterError(where, name, expected.replace(" or null", ""), got="nothing")
 
 
 # Before a run

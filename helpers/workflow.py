@@ -286,12 +286,32 @@ def _snakemake(command: list[str], watch: Watch, *, log: Path, lock: int) -> tup
             break
         except subprocess.TimeoutExpired:
             continue
-        except KeyboardInterrupt:  # Snakemake, in the same group, has been told as well: let it end its jobs
+        except KeyboardInterrupt:
             print("Interrupted: ending the jobs. Finished parts are kept.", flush=True)
-            process.send_signal(signal.SIGINT)
+            code = _end(process)
+            break
     reader.join(timeout=5)
     watch.look()
     return code, said
+
+
+def _end(process: subprocess.Popen[str]) -> int:
+    """Interrupt Snakemake and everything it started, as Ctrl-C does; kill what has not ended after ten seconds."""
+    import psutil  # type: ignore[import-untyped]  # Snakemake's own dependency
+
+    family = []
+    with contextlib.suppress(psutil.Error):
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, 5)):
+        for one in family:
+            with contextlib.suppress(psutil.Error):
+                one.send_signal(number)
+        _, family = psutil.wait_procs(family, timeout=patience)
+    return process.wait() or 130
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _read(stream: IO[str], log: Path, watch: Watch, said: list[str]) -> None:
@@ -359,6 +379,7 @@ def summary(watch: Watch, *, code: int, said: list[str]) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Command line (see USAGE): 0 all is well, 1 a job failed, 2 wrong parameters, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupted)  # a cluster's or `timeout`'s end of time is an interruption too
     if {"-h", "--help"} & set(given):
         print(USAGE, end="")
         return 0

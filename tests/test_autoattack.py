@@ -47,6 +47,30 @@ def test_verdicts_on_a_linear_network_are_those_of_its_closed_form(norm):
     assert torch.equal(result.correct, exact > 0)
 
 
+@pytest.mark.parametrize("attack", ["apgd_t", "fab_t"])
+def test_a_targeted_attack_tries_every_other_class(attack):
+    """Where the nearest boundary is that of the least likely class, the likeliest target alone does not find it."""
+    net, x = linear(6), images(N)
+    with torch.no_grad():  # each class looks at its own pixels, the last one at those that are the same in all images
+        net[1].weight.zero_()
+        for k in range(6):
+            net[1].weight[k, 32 * k : 32 * (k + 1)] = 20.0 if k == 5 else 1.0
+        net[1].bias.zero_()
+        net[1].bias[5] = -320.0 + 14.0
+    x.flatten(1)[:, 160:] = 0.5
+    y = net(x).argmax(1)
+    assert (apgd.targets(net(x), y, 5) == 5).all()
+    exact = distances(net, x, y, norm="linf")
+    epsilon = float(exact[exact > 0].median())
+    sure = (exact - epsilon).abs() > 0.02 * epsilon
+    verdicts = [
+        evaluate(net, x, y, attacks=(attack,), epsilon=epsilon, budget=Budget(40, n_targets, 1)).robust
+        for n_targets in (1, 9)
+    ]
+    assert torch.equal(verdicts[1][sure], (exact > epsilon)[sure])
+    assert verdicts[0].sum() > verdicts[1].sum()
+
+
 def test_the_accounts_add_up():
     net = convolutional()
     x, y = labelled(net)

@@ -230,17 +230,24 @@ def test_two_at_once_in_one_clone_take_turns(light_tree):
 
 
 @pytest.mark.process
-def test_interrupted_it_ends_its_kernels_and_goes_on_the_next_time(light_tree):
+@pytest.mark.parametrize("how", ["ctrl-c", "terminated"])
+def test_interrupted_it_ends_its_kernels_and_goes_on_the_next_time(light_tree, how):
     tree = light_tree
     mark = tree.folder / "kernel.pid"
-    slow = f"n = time.sleep(0 if os.path.exists({str(mark)!r}) else open({str(mark)!r}, 'w').write('1') * 60)"
+    write = f"open({str(mark)!r}, 'w').write(str(os.getpid()))"
+    slow = f"if not os.path.exists({str(mark)!r}):\n    {write}\n    time.sleep(100)"
     tree.notebook("92_two", ["n_steps"], [slow, *_value()])
     process = tree.start("light", "92")
-    while not mark.exists():
+    while not (mark.exists() and mark.read_text()):
         time.sleep(0.05)
         assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     said = process.communicate(timeout=60)[0]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)  # its kernel
     assert process.returncode != 0
     assert "Interrupted" in said
     status, said = tree.run("light", "92")
