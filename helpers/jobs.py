@@ -238,6 +238,14 @@ def expected_seconds(job: Job) -> float | None:
     return seconds
 
 
+def sweep_line(planned: list[Job]) -> str:
+    """One line: how many points there are and what they cost, from what they took before or the notebook takes."""
+    points = [job for job in planned if job.point]
+    seconds = sum(expected_seconds(job) or 0.0 for job in points)
+    took = f": about {max(1, round(seconds / 60))} min of work" if seconds else ""
+    return f"Sweep {planned[-1].name}: {len(points)} points of {points[0].name} in profile {points[0].profile}{took}."
+
+
 def resources(profile: str) -> dict[str, int]:
     """What a cluster is asked for, for each job: memory in MB, minutes with room to spare, GPUs where it needs them."""
     facts = parameters.profile_facts(profile)

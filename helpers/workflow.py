@@ -88,14 +88,6 @@ def cost_line(profile: str, notebooks: list[str]) -> str:
     return f"Profile {profile}: {facts['title']}. Cold: {', '.join(words)}."
 
 
-def _sweep_line(planned: list[Job]) -> str:
-    """One line: how many points there are and what they cost, from what they took before or the notebook takes."""
-    points = [job for job in planned if job.point]
-    seconds = sum(jobs.expected_seconds(job) or 0.0 for job in points)
-    took = f": about {max(1, round(seconds / 60))} min of work" if seconds else ""
-    return f"Sweep {planned[-1].name}: {len(points)} points of {points[0].name} in profile {points[0].profile}{took}."
-
-
 # Snakemake
 
 
@@ -395,7 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     notebooks = parameters.named(request.profile, request.notebooks)
     planned = jobs.of_sweep(request.profile, request.sweep) if request.sweep else jobs.of(request.profile, notebooks)
-    print(_sweep_line(planned) if request.sweep else cost_line(request.profile, notebooks), flush=True)
+    print(jobs.sweep_line(planned) if request.sweep else cost_line(request.profile, notebooks), flush=True)
     try:
         return (dry_run if request.dry else run)(request, notebooks, planned)
     except OSError as error:
