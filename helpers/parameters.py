@@ -241,13 +241,17 @@ def _check_networks(values: Mapping[str, Any], profile: str, *, where: str) -> N
 
 
 def network_names(values: Mapping[str, Any]) -> list[str]:
-    """The networks that parameters name: those in `networks`, and every `network` or `…_network`, each once.
+    """The networks that parameters name: every `networks` or `…_networks`, `network` or `…_network`, each once.
 
-    >>> network_names({"networks": ["standard", "madry"], "robust_network": "madry", "network": "trades"})
+    >>> network_names({"networks": ["standard", "madry"], "robust_network": "madry", "long_networks": ["trades"]})
     ['standard', 'madry', 'trades']
     """
-    named = list(values.get("networks") or [])
-    named += [v for k, v in values.items() if (k == "network" or k.endswith("_network")) and isinstance(v, str)]
+    named: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, list) and key.rpartition("_")[2] == "networks":
+            named += value
+        elif isinstance(value, str) and key.rpartition("_")[2] == "network":
+            named.append(value)
     return list(dict.fromkeys(named))
 
 

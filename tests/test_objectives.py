@@ -98,7 +98,9 @@ def test_contract(name):
     assert torch.get_rng_state().equal(state)
 
 
-@pytest.mark.parametrize(("name", "passes"), [("standard", 1), ("madry", 1), ("fgsm_rs", 1), ("trades", 2), ("weat_adv", 2), ("mart", 2)])
+@pytest.mark.parametrize(
+    ("name", "passes"), [("standard", 1), ("madry", 1), ("fgsm_rs", 1), ("trades", 2), ("weat_adv", 2), ("mart", 2)]
+)
 def test_batch_norm_meets_training_batches_only(name, passes):
     f = network()
     x, y, index = images()
@@ -201,7 +203,9 @@ def test_mart_finds_its_points_by_cross_entropy_and_weighs_the_kl_by_doubt():
     expected = -q[rows, s.y].log() - (1 - others.max(1).values).log()
     expected = expected + 6 * (1 - p[rows, s.y]) * (p * (p / q).log()).sum(1)
     assert outcome("mart").loss.allclose(expected, rtol=0, atol=1e-10)
-    assert outcome("mart", beta=0.0).loss.allclose(losses.boosted_cross_entropy(seen("madry", **GAUSSIAN).adversarial, s.y))
+    assert outcome("mart", beta=0.0).loss.allclose(
+        losses.boosted_cross_entropy(seen("madry", **GAUSSIAN).adversarial, s.y)
+    )
 
 
 @pytest.mark.parametrize("name", ["weat_nat", "weat_adv", "mail_trades"])
