@@ -29,7 +29,16 @@ __all__ = ["OBJECTIVE_VERSIONS", "ROOT", "ParameterError", "ParameterErrors", "P
 ROOT: Path = Path(__file__).resolve().parent.parent
 
 # Part of a recipe's hash: raise a number when the objective's loss changes, and its networks are trained anew.
-OBJECTIVE_VERSIONS: dict[str, int] = {"standard": 1, "madry": 1, "trades": 1}
+OBJECTIVE_VERSIONS: dict[str, int] = {
+    "standard": 1,
+    "madry": 1,
+    "trades": 1,
+    "weat_nat": 1,
+    "weat_adv": 1,
+    "mail_trades": 1,
+    "mart": 1,
+    "fgsm_rs": 1,
+}
 
 # Keys of an entry that do not change what is trained.
 _WITHOUT_EFFECT = {"published", "url", "checkpoint_every"}
@@ -37,6 +46,17 @@ _WITHOUT_EFFECT = {"published", "url", "checkpoint_every"}
 _NEEDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("objective", "madry"): ("attack_norm", "n_steps", "start"),
     ("objective", "trades"): ("attack_norm", "n_steps", "start", "beta"),
+    ("objective", "weat_nat"): ("attack_norm", "n_steps", "start", "beta", "weight_normalisation"),
+    ("objective", "weat_adv"): ("attack_norm", "n_steps", "start", "beta", "weight_normalisation"),
+    ("objective", "mail_trades"): (
+        *("attack_norm", "n_steps", "start", "beta"),
+        *("weight_normalisation", "margin_slope", "margin_bias"),
+    ),
+    ("objective", "mart"): ("attack_norm", "n_steps", "start", "beta"),
+    ("objective", "fgsm_rs"): ("attack_norm", "step_over_epsilon"),
+    ("energy_penalty", "abs"): ("energy_penalty_weight",),
+    ("energy_penalty", "square"): ("energy_penalty_weight",),
+    ("energy_penalty", "hinge"): ("energy_penalty_weight", "energy_penalty_margin"),
     ("attack_norm", "linf"): ("epsilon_255", "step_size_255"),
     ("attack_norm", "l2"): ("epsilon_l2", "step_size_l2"),
     ("start", "gaussian"): ("start_std",),
@@ -221,13 +241,17 @@ def _check_networks(values: Mapping[str, Any], profile: str, *, where: str) -> N
 
 
 def network_names(values: Mapping[str, Any]) -> list[str]:
-    """The networks that parameters name: those in `networks`, and every `network` or `…_network`, each once.
+    """The networks that parameters name: every `networks` or `…_networks`, `network` or `…_network`, each once.
 
-    >>> network_names({"networks": ["standard", "madry"], "robust_network": "madry", "network": "trades"})
+    >>> network_names({"networks": ["standard", "madry"], "robust_network": "madry", "long_networks": ["trades"]})
     ['standard', 'madry', 'trades']
     """
-    named = list(values.get("networks") or [])
-    named += [v for k, v in values.items() if (k == "network" or k.endswith("_network")) and isinstance(v, str)]
+    named: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, list) and key.rpartition("_")[2] == "networks":
+            named += value
+        elif isinstance(value, str) and key.rpartition("_")[2] == "network":
+            named.append(value)
     return list(dict.fromkeys(named))
 
 
@@ -383,6 +407,9 @@ def _check_complete(values: Mapping[str, Any], terms: Mapping[str, Term], *, whe
     for name, expected in needed.items():
         if values.get(name) is None:
             raise ParameterError(where, name, expected.replace(" or null", ""), got="nothing")
+    penalty = values.get("energy_penalty", "none")
+    if values.get("objective") == "standard" and penalty != "none":
+        raise ParameterError(where, "energy_penalty", "none (objective standard attacks nothing)", got=repr(penalty))
 
 
 # Before a run

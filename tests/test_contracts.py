@@ -76,7 +76,20 @@ PER_SAMPLE = {
     energies.delta: lambda p, q, y: (p[:, 0], q[:, 0]),
     losses.cross_entropy: lambda p, q, y: (p, y),
     losses.trades_kl: lambda p, q, y: (p, q),
+    losses.boosted_cross_entropy: lambda p, q, y: (p, y),
+    losses.doubt: lambda p, q, y: (p, y),
+    losses.energy_penalty: lambda p, q, y: (p[:, 0],),
+    losses.probabilistic_margin: lambda p, q, y: (p, y),
+    losses.normalised: lambda p, q, y: (p[:, 0],),
+    losses.weat_weight: lambda p, q, y: (p[:, 0],),
+    losses.mail_weight: lambda p, q, y: (p, y),
 }
+KEYWORDS = {
+    losses.energy_penalty: {"form": "hinge", "margin": 0.1},
+    losses.normalised: {"by": "none"},
+    losses.mail_weight: {"slope": 2.0, "bias": 0.1},
+}
+CONSTANT = {losses.weat_weight, losses.mail_weight}
 
 
 def names(function):
@@ -90,16 +103,19 @@ def test_energies_and_losses(function, dtype):
     y = torch.arange(B) % K
     arguments = PER_SAMPLE[function](p, q, y)
     before = [a.detach().clone() for a in arguments]
-    value = function(*arguments)
+    given = KEYWORDS.get(function, {})
+    value = function(*arguments, **given)
     assert value.shape == (B,)
     assert value.dtype == dtype
     assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))
-    (gradient,) = torch.autograd.grad(value.sum(), p)
-    assert torch.isfinite(gradient).all()
+    assert value.requires_grad == (function not in CONSTANT)
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value.sum(), p)
+        assert torch.isfinite(gradient).all()
     # each entry belongs to its own row, so the batch does not matter (a reduction of K terms rounds the same way)
     for rows in (slice(0, 1), slice(2, 5)):
-        assert torch.allclose(function(*(a[rows] for a in arguments)), value[rows], rtol=1e-6, atol=1e-6)
-    assert function(*(a[:0] for a in arguments)).shape == (0,)
+        assert torch.allclose(function(*(a[rows] for a in arguments), **given), value[rows], rtol=1e-6, atol=1e-6)
+    assert function(*(a[:0] for a in arguments), **given).shape == (0,)
 
 
 # Attacks

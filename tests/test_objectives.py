@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers import attacks, energies, models, noise, objectives, parameters
+from helpers import attacks, energies, losses, models, noise, objectives, parameters
 from helpers.context import eval_mode
 
 ENTRY = {
@@ -16,19 +16,36 @@ ENTRY = {
     "start_std": None,
     "beta": 6.0,
 }
-STARTS = {"standard": {}, "madry": {}, "trades": {"start": "gaussian", "start_std": 0.001}}
+GAUSSIAN = {"start": "gaussian", "start_std": 0.001}
+WEIGHTED = {**GAUSSIAN, "weight_normalisation": "none"}
+OWN: dict[str, dict[str, object]] = {
+    "standard": {},
+    "madry": {},
+    "fgsm_rs": {"step_over_epsilon": 1.25, "n_steps": None, "start": None},
+    "trades": GAUSSIAN,
+    "weat_nat": WEIGHTED,
+    "weat_adv": WEIGHTED,
+    "mail_trades": {**WEIGHTED, "weight_normalisation": "mean", "margin_slope": 1.0, "margin_bias": -1.5},
+    "mart": GAUSSIAN,
+}
+ATTACKED = [name for name in objectives.OBJECTIVES if name != "standard"]
 
 # (objective, version): losses of four fixed images. When a change moves them, raise the objective's number in
 # parameters.OBJECTIVE_VERSIONS, so that networks are trained anew, and put the new losses here.
 GOLDEN: dict[tuple[str, int], list[float]] = {
     ("standard", 1): [0.3171590791, 1.4770933551, 3.2060495883, 0.4162547535],
     ("madry", 1): [0.4188075812, 1.6703847181, 2.9737848685, 0.4435820997],
+    ("fgsm_rs", 1): [0.5266883529, 1.8027477661, 3.1432113073, 0.3972428357],
     ("trades", 1): [0.3185953363, 1.4918336809, 3.3094698524, 0.4282451242],
+    ("weat_nat", 1): [0.1414341423, 0.7657918967, 1.5913025569, 0.1880400223],
+    ("weat_adv", 1): [0.1360814207, 0.8260771456, 1.5804298746, 0.206305382],
+    ("mail_trades", 1): [0.3179909885, 1.4969316537, 3.3488978808, 0.4245723144],
+    ("mart", 1): [0.8731017878, 3.2207705425, 4.1049539531, 0.8218543804],
 }
 
 
 def entry(name: str, **changes: object) -> dict[str, object]:
-    return {**ENTRY, **STARTS[name], "objective": name, **changes}
+    return {**ENTRY, **OWN[name], "objective": name, **changes}
 
 
 def network() -> nn.Module:
@@ -81,7 +98,9 @@ def test_contract(name):
     assert torch.get_rng_state().equal(state)
 
 
-@pytest.mark.parametrize(("name", "passes"), [("standard", 1), ("madry", 1), ("trades", 2)])
+@pytest.mark.parametrize(
+    ("name", "passes"), [("standard", 1), ("madry", 1), ("fgsm_rs", 1), ("trades", 2), ("weat_adv", 2), ("mart", 2)]
+)
 def test_batch_norm_meets_training_batches_only(name, passes):
     f = network()
     x, y, index = images()
@@ -89,7 +108,7 @@ def test_batch_norm_meets_training_batches_only(name, passes):
     assert f.body.norm1.num_batches_tracked == passes
 
 
-@pytest.mark.parametrize("name", ["madry", "trades"])
+@pytest.mark.parametrize("name", ATTACKED)
 def test_the_attack_is_keyed_by_seed_epoch_and_image(name):
     a, b = outcome(name).loss, outcome(name).loss
     assert a.equal(b)
@@ -136,4 +155,118 @@ def test_attack_settings_are_in_pixel_units():
     with pytest.raises(ValueError, match="linf or l2"):
         objectives.attack_settings({"attack_norm": "l1"})
     with pytest.raises(ValueError, match="expected objective among"):
-        outcome("standard", objective="mart")
+        outcome("standard", objective="marti")
+
+
+# What the weighted objectives are made of
+
+
+def seen(name: str, **changes: object) -> objectives.Seen:
+    """f(x), f(x*), y of the four images, x* found as the objective finds it."""
+    x, y, index = images()
+    f, given = network(), entry(name, **changes)
+    search = objectives.OBJECTIVES[name].search
+    assert search is not None
+    with eval_mode(f):
+        x_adv = search(f, x, y, entry=given, seed=2, index=index, epoch=1)
+    f = network()
+    return objectives.Seen(y, given, f(x), f(x_adv))
+
+
+def test_weat_weighs_the_whole_of_trades_by_the_natural_energy():
+    s = seen("weat_nat")
+    w = 1 / torch.log1p(energies.marginal(s.natural).abs().exp())
+    kl = energies.kl_from_energies(s.natural, s.adversarial)
+    natural, adversarial = (energies.cross_entropy(f, s.y) for f in (s.natural, s.adversarial))
+    assert outcome("weat_nat").loss.allclose(w * (natural + 6 * kl), rtol=0, atol=1e-10)
+    assert outcome("weat_adv").loss.allclose(w * (adversarial + 6 * kl), rtol=0, atol=1e-10)
+    assert outcome("weat_nat").loss.allclose(w * outcome("trades").loss)
+    by_mean = outcome("weat_adv", weight_normalisation="mean").loss
+    assert by_mean.allclose(outcome("weat_adv").loss / w.mean())
+
+
+def test_mail_weighs_the_kl_alone():
+    s = seen("mail_trades")
+    omega = losses.mail_weight(s.adversarial, s.y, slope=1.0, bias=-1.5)
+    expected = energies.cross_entropy(s.natural, s.y) + 6 * omega * energies.kl(s.natural, s.adversarial)
+    assert outcome("mail_trades", weight_normalisation="none").loss.allclose(expected, rtol=0, atol=1e-10)
+    again = outcome("mail_trades", margin_slope=1e-9).loss  # all weights are one half, then one
+    assert again.allclose(outcome("trades").loss)
+
+
+def test_mart_finds_its_points_by_cross_entropy_and_weighs_the_kl_by_doubt():
+    s = seen("mart")
+    p, q = s.natural.softmax(1), s.adversarial.softmax(1)
+    rows = torch.arange(4)
+    others = q.clone()
+    others[rows, s.y] = 0
+    expected = -q[rows, s.y].log() - (1 - others.max(1).values).log()
+    expected = expected + 6 * (1 - p[rows, s.y]) * (p * (p / q).log()).sum(1)
+    assert outcome("mart").loss.allclose(expected, rtol=0, atol=1e-10)
+    assert outcome("mart", beta=0.0).loss.allclose(
+        losses.boosted_cross_entropy(seen("madry", **GAUSSIAN).adversarial, s.y)
+    )
+
+
+@pytest.mark.parametrize("name", ["weat_nat", "weat_adv", "mail_trades"])
+def test_no_gradient_flows_through_weights(name):
+    s = seen(name)
+    f, g = (logits.detach().requires_grad_() for logits in (s.natural, s.adversarial))
+    loss = objectives.OBJECTIVES[name].loss(objectives.Seen(s.y, s.entry, f, g))
+    kl, first = losses.trades_kl(f, g), losses.cross_entropy(g if name == "weat_adv" else f, s.y)
+    if name == "mail_trades":
+        omega = torch.sigmoid(-losses.probabilistic_margin(g, s.y) - 1.5)
+        fixed = first + (omega / omega.mean()).detach() * 6 * kl
+    else:
+        fixed = losses.weat_weight(energies.marginal(f)) * (first + 6 * kl)
+    for ours, theirs in zip(*(torch.autograd.grad(part.sum(), (f, g)) for part in (loss, fixed)), strict=True):
+        assert ours.allclose(theirs, rtol=0, atol=1e-12)
+
+
+def test_gradients_flow_through_the_doubt_of_mart_as_in_its_authors_code():
+    s = seen("mart")
+    f, g = s.natural.detach().requires_grad_(), s.adversarial.detach()
+    (whole,) = torch.autograd.grad(objectives.mart(objectives.Seen(s.y, s.entry, f, g)).sum(), f)
+    held = losses.doubt(f, s.y).detach() * 6 * losses.trades_kl(f, g)
+    assert not whole.allclose(torch.autograd.grad(held.sum(), f)[0])
+
+
+def test_one_random_step_stays_in_the_ball_and_is_longer_than_half_of_it():
+    x, y, index = images()
+    f = network().eval()
+    given = {"entry": entry("fgsm_rs"), "seed": 2, "index": index, "epoch": 1}
+    start = objectives.random_step(f, x, y, **{**given, "entry": entry("fgsm_rs", step_over_epsilon=1e-9)})
+    x_adv = objectives.random_step(f, x, y, **given)
+    assert ((x_adv - x).abs().amax((1, 2, 3)) <= 0.2 + 1e-12).all()
+    free = ((x_adv - x).abs() < 0.2 - 1e-9) & (x_adv > 0) & (x_adv < 1)
+    moved = (x_adv - start)[free].abs()
+    moved = moved[moved > 1e-6]  # some pixels have no gradient
+    assert len(moved)
+    assert moved.allclose(torch.tensor(1.25 * 0.2, dtype=torch.float64))
+    assert outcome("fgsm_rs").loss.allclose(energies.cross_entropy(network()(x_adv), y))
+
+
+# The energy penalty
+
+
+@pytest.mark.parametrize("name", ATTACKED)
+@pytest.mark.parametrize(("form", "margin"), [("abs", None), ("square", None), ("hinge", 0.02)])
+def test_an_energy_penalty_is_added_to_any_objective_with_an_attack(name, form, margin):
+    s = seen(name)
+    delta = energies.marginal(s.natural) - energies.marginal(s.adversarial)
+    expected = {"abs": delta.abs(), "square": delta**2, "hinge": (delta.abs() - 0.02).clamp_min(0)}[form]
+    changes = {"energy_penalty": form, "energy_penalty_weight": 3.0, "energy_penalty_margin": margin}
+    assert expected.sum() > 0
+    assert (outcome(name, **changes).loss - outcome(name).loss).allclose(3 * expected, rtol=0, atol=1e-9)
+    assert outcome(name, **{**changes, "energy_penalty": "none"}).loss.equal(outcome(name).loss)
+
+
+def test_gradients_of_the_penalty_flow_into_both_energies():
+    s = seen("madry", energy_penalty="abs", energy_penalty_weight=1.0)
+    gradients = torch.autograd.grad(objectives._delta_energy_penalty(s).sum(), (s.natural, s.adversarial))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_where_nothing_is_attacked_there_is_nothing_to_penalise():
+    with pytest.raises(ValueError, match="expected energy_penalty none with objective standard"):
+        outcome("standard", energy_penalty="abs", energy_penalty_weight=1.0)

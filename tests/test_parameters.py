@@ -258,6 +258,24 @@ def test_a_new_name_in_the_glossary_trains_nothing_anew(root):
         ("grid: {beta: [1, 2.5], n_steps: [2, 7]}", "beta: 8/255", "trades: beta: expected a number >= 0 or null, got"),
         ("grid: {beta: [1, 2.5], n_steps: [2, 7]}", "grid: {beta: 1}", "trades: grid: expected a name with a list"),
         ("standard: {", "a/b: {", "a/b: expected letters, digits"),
+        ("objective: trades", "objective: weat_adv", "weight_normalisation: expected one of"),
+        (
+            "objective: trades",
+            "objective: mail_trades\n  weight_normalisation: mean",
+            "margin_slope: expected a number",
+        ),
+        ("objective: trades", "objective: fgsm_rs", "step_over_epsilon: expected a number > 0 (objective fgsm_rs)"),
+        ("objective: trades", "objective: trades\n  energy_penalty: abs", "energy_penalty_weight: expected a number"),
+        (
+            "objective: trades",
+            "objective: trades\n  energy_penalty: hinge\n  energy_penalty_weight: 1",
+            "energy_penalty_margin: expected a number >= 0 (energy_penalty hinge)",
+        ),
+        (
+            "objective: standard",
+            "objective: standard, energy_penalty: abs, energy_penalty_weight: 1",
+            "standard attacks",
+        ),
     ],
 )
 def test_faults_of_recipes_are_told_before_training(root, old, new, said):

@@ -35,6 +35,9 @@ DRAWN = {
     "paired_histogram": lambda: plots.paired_histogram(pages.pairs(), columns="attack"),
     "energy_plane": lambda: plots.energy_plane(pages.pairs(), panels="attack"),
     "curve_with_band": lambda: plots.curve_with_band(curves(), x="epoch", y="delta", y_label="ΔE (nat)", by="network"),
+    "curve_panels": lambda: plots.curve_panels(
+        curves(), x="epoch", panels={"delta": "ΔE (nat)", "error": "error (%)"}, by="network", zero=["delta"]
+    ),
     "violin": lambda: plots.violin(deltas(), by="network"),
     "image_grid": lambda: plots.image_grid(np.zeros((3, 1, 4, 4)), n_columns=2),
     "attack_strip": lambda: plots.attack_strip(
@@ -153,6 +156,18 @@ def test_band_is_the_student_interval_over_seeds():
     at_two = outline[outline[:, 0] == 2, 1]
     assert (at_two.min(), at_two.max()) == pytest.approx((low, high))
     assert "95 % t interval of the mean, 3 seeds" in words(figure)
+
+
+def test_panels_show_the_same_methods_each_with_its_quantity():
+    figure = plots.curve_panels(curves(), x="epoch", panels={"delta": "ΔE (nat)", "error": "error (%)"}, by="network")
+    assert [ax.get_ylabel() for ax in figure.axes] == ["ΔE (nat)", "error (%)"]
+    for ax, column in zip(figure.axes, ("delta", "error"), strict=True):
+        means = curves().groupby(["network", "epoch"])[column].mean()
+        drawn = [line.get_ydata() for line in ax.lines if line.get_linewidth() > 1]
+        assert [list(line) for line in drawn] == [pytest.approx(means[name].tolist()) for name in ("madry", "trades")]
+    assert "95 % t interval of the mean, 3 seeds" in words(figure)
+    with pytest.raises(ValueError, match="expected columns"):
+        plots.curve_panels(curves(), x="epoch", panels={"nothing": ""}, by="network")
 
 
 def test_one_seed_has_no_band_and_says_so():
