@@ -258,11 +258,24 @@ def ending(scalars: pd.DataFrame, *, probe: str) -> str:
 
 
 def breaks(phases_of: pd.DataFrame) -> list[records.Scalar]:
-    """Scalars for a record: the epoch at which each phase of `table` after the first starts."""
-    return [
+    """Scalars for a record: the epoch at which each phase of `table` after the first starts, and how many seeds have.
+
+    The number of phases is the mean over a network's seeds, with Student's t.
+    """
+    starts = [
         records.scalar("phase_start", row[f"break_{k}"], network=row["network"], curve=row["curve"], phase=k + 1)
         for row in phases_of.to_dict("records")
         for k in range(1, row["phases"])
+    ]
+    of_seeds = phases_of[phases_of["curve"] != "mean"]
+    return starts + [
+        records.scalar(
+            "phases",
+            metrics.student_t(rows["phases"].to_numpy()),
+            seeds=[int(str(curve).removeprefix("seed ")) for curve in rows["curve"]],
+            network=str(network),
+        )
+        for network, rows in of_seeds.groupby("network", sort=False)
     ]
 
 

@@ -23,10 +23,12 @@ from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
 from helpers.frames import groups, needed, size
+from helpers.intervals import interval_curves as interval_curves
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
 from helpers.saving import save as save
+from helpers.strips import status_strip as status_strip
 
 ENERGY_ROWS = {"$E(x)$": ("E", "E_adv"), "$E(x, y)$": ("E_y", "E_y_adv")}
 

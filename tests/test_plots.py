@@ -39,6 +39,13 @@ DRAWN = {
         curves(), x="epoch", panels={"delta": "ΔE (nat)", "error": "error (%)"}, by="network", zero=["delta"]
     ),
     "violin": lambda: plots.violin(deltas(), by="network"),
+    "interval_curves": lambda: plots.interval_curves(
+        pd.DataFrame({"x": ["a", "b"], "by": "trades", "value": 1.0, "low": [0.5, np.nan], "high": [2.0, np.nan]}),
+        x="x", by="by", x_label="x", y_label="ΔE (nat)",
+    ),
+    "status_strip": lambda: plots.status_strip(
+        pd.DataFrame({"paper": "ebm", "claim": list("ABCDEFGHI"), "status": ["holds", "fails", "not run"] * 3}),
+    ),
     "image_grid": lambda: plots.image_grid(np.zeros((3, 1, 4, 4)), n_columns=2),
     "attack_strip": lambda: plots.attack_strip(
         np.full((2, 3, 4, 4), 0.5), np.full((2, 3, 4, 4), 0.6), probabilities=np.eye(3)[:2],
@@ -59,7 +66,7 @@ def test_contract_of_every_plot(name):
     assert plt.get_fignums() == opened, "pyplot must not keep the figure"
     assert dict(mpl.rcParams) == settings
     figure.canvas.draw()
-    assert any("nat" in text or "images" in text or name == "image_grid" for text in words(figure))
+    assert any("nat" in text or "images" in text or name in ("image_grid", "status_strip") for text in words(figure))
 
 
 @pytest.mark.parametrize("name", ["paired_histogram", "energy_plane", "violin"])
@@ -229,3 +236,11 @@ def test_violin_on_an_axis_that_is_logarithmic_beyond_one():
 def test_violin_without_spread_is_a_bar(values):
     frame = pd.DataFrame({"network": "standard", "delta_E": values, "delta_E_y": values})
     plots.violin(frame, by="network").canvas.draw()
+
+
+def test_a_status_is_told_by_a_sign_as_well_as_by_its_colour():
+    claims = pd.DataFrame({"paper": ["ebm", "ceb"], "claim": ["C1", "C2"], "status": ["holds", "undecided"]})
+    said = words(plots.status_strip(claims))
+    assert {"+  C1", "?  C2", "ebm: 1 claim", "ceb: 1 claim", "+  holds", "–  not run"} <= set(said)
+    with pytest.raises(ValueError, match="status: expected some of"):
+        plots.status_strip(claims.assign(status="maybe"))
