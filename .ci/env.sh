@@ -24,7 +24,7 @@ companion_find_python() {
 # The scripts go on in the project's folder, so paths are made whole while the reader's is known.
 companion_whole() {
     case "$1" in
-        */*) printf '%s\n' "$(cd -- "$(dirname -- "$1")" 2>/dev/null && pwd -P || dirname -- "$1")/$(basename -- "$1")" ;;
+        */*) printf '%s\n' "$(cd -- "$(dirname -- "$1")" 2>/dev/null && pwd || dirname -- "$1")/$(basename -- "$1")" ;;
         *) printf '%s\n' "$1" ;;
     esac
 }

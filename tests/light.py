@@ -52,6 +52,11 @@ files.write_json(p.folder / "finished.json", {"outputs": outputs})
 """
 
 
+def _hear_interrupts() -> None:
+    """A shell starts its background jobs deaf to SIGINT, and so would be what these tests start in one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @dataclass
 class Tree:
     """The copy. `run` is ./run_all.sh with the packages of this Python."""
@@ -112,6 +117,7 @@ class Tree:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,
         )
         self.running.append(process)
         return process
