@@ -1,6 +1,7 @@
 """The DAG: a job for each trained network, one for each notebook, one for the report. `./run_all.sh` starts it.
 
 By hand: python -m snakemake --cores 2 --rerun-triggers mtime params --config profile=digits notebooks=01_energy_landscape
+With `sweep=NAME` in place of notebooks: a job for each network and point of params/sweeps/NAME.yaml, one that collects.
 A job's output is its stamp in figures/<profile>/done/, written last; results are never Snakemake's to delete.
 """
 
@@ -13,8 +14,9 @@ PYTHON = sys.executable
 PROFILE = config.get("profile", "digits")
 FACTS = parameters.profile_facts(PROFILE)
 WANTED = parameters.named(PROFILE, [name for name in str(config.get("notebooks", "")).split(",") if name])
-JOBS = {job.slug: job for job in jobs.of(PROFILE, WANTED)}
-REPORT = JOBS["report"]
+SWEEP = config.get("sweep", "")
+JOBS = {job.slug: job for job in (jobs.of_sweep(PROFILE, SWEEP) if SWEEP else jobs.of(PROFILE, WANTED))}
+LAST = list(JOBS.values())[-1]
 
 
 def path(job):
@@ -33,6 +35,7 @@ RESOURCES = jobs.resources(PROFILE)
 wildcard_constraints:
     network=r"network-[^/]+",
     notebook=r"\d\d_[^/]+",
+    point=r"[^/]+",
 
 
 # Every stamp is asked for by name: Snakemake does not make again what only an up-to-date file would need.
@@ -41,15 +44,16 @@ rule all:
         [path(job) for job in JOBS.values()],
 
 
+# Of a sweep this is the job that collects its points.
 rule report:
     input:
         list(NOTEBOOKS),
-        inputs(REPORT),
+        inputs(LAST),
     output:
-        path(REPORT),
+        path(LAST),
     localrule: True
     shell:
-        "{PYTHON:q} -m helpers.execute {PROFILE:q} report --threads 1"
+        "{PYTHON:q} -m helpers.execute {PROFILE:q} {LAST.slug:q} --threads 1"
 
 
 # No inputs: a changed entry has another digest, so another stamp; an edited helper trains nothing.
@@ -77,3 +81,18 @@ rule notebook:
         **RESOURCES,
     shell:
         "{PYTHON:q} -m helpers.execute {PROFILE:q} {wildcards.notebook:q} --threads {threads}"
+
+
+rule point:
+    input:
+        lambda wildcards: inputs(JOBS[f"{SWEEP}/{wildcards.point}"]),
+    output:
+        f"figures/{PROFILE}/sweeps/{SWEEP}/{{point}}/done/{{notebook}}.json",
+    params:
+        job=lambda wildcards: f"{SWEEP}/{wildcards.point}",
+        digest=lambda wildcards: JOBS[f"{SWEEP}/{wildcards.point}"].digest,
+    threads: FACTS["threads"]
+    resources:
+        **RESOURCES,
+    shell:
+        "{PYTHON:q} -m helpers.execute {PROFILE:q} {params.job:q} --threads {threads}"

@@ -7,7 +7,7 @@ the number of phases from the Bayesian information criterion, so that "no phase 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 PROBES = ("train", "test")
 FOLLOWED = ("delta_energy", "energy", "clean_error", "pgd_error")  # of the curves, at the end of training
-PUBLISHED = {"madry": "SAT", "trades": "TRADES"}  # our recipe → name in params/published/ebm_delta_energy_curves.csv
+# Figure of the paper → our recipe → name in params/published/ebm_delta_energy_curves.csv.
+PUBLISHED = {
+    "1a": {"madry": "SAT", "trades": "TRADES"},
+    "weighted": {"weat_adv": "WEAT_adv", "weat_nat": "WEAT_nat", "mail_trades": "MAIL-TRADES", "trades": "TRADES"},
+}
+THEIRS = {"1a": "published, CIFAR-10", "weighted": "published"}  # the second figure does not say its data
 
 # A break must lower the BIC by this much: "very strong" on the scale of Kass & Raftery (1995, JASA 90, p. 777).
 # Measured on 1,000 flat curves of 30 epochs with white noise: a break is found in 0.1 % (with margin 0 in 9 %, because
@@ -75,12 +80,12 @@ class Phases:
         )
 
 
-def curves(histories: Mapping[tuple[str, int], History]) -> pd.DataFrame:
+def curves(histories: Mapping[tuple[str, int], History], *, also: Sequence[str] = ()) -> pd.DataFrame:
     """Every curve of some trainings, by (network, seed), as one tidy frame: one row for each probe and epoch.
 
     Columns: network, seed, probe ("train" or "test"), epoch, and what the histories follow on both probes, named
-    without the probe: clean_error, pgd_error (%), energy, energy_adv, delta_energy … (nat). Raises ValueError for a
-    network that was followed without an attack.
+    without the probe: clean_error, pgd_error (%), energy, energy_adv, delta_energy … (nat); then the curves named in
+    `also` that belong to no probe, such as train_error. Raises ValueError for a network followed without an attack.
     """
     blocks = []
     for (network, seed), history in histories.items():
@@ -90,7 +95,7 @@ def curves(histories: Mapping[tuple[str, int], History]) -> pd.DataFrame:
             if "delta_energy" not in columns:
                 raise ValueError(f"expected a history with ΔE on the {probe} probe, got {network} without an attack")
             where = {"network": network, "seed": seed, "probe": probe, "epoch": history.scalars["epoch"]}
-            blocks.append(pd.DataFrame(where | columns))
+            blocks.append(pd.DataFrame(where | columns | {name: history.scalars[name] for name in also}))
     return pd.concat(blocks, ignore_index=True)
 
 
@@ -172,12 +177,21 @@ def stacked(curves: pd.DataFrame, series: Mapping[str, str]) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def by_probe(curves: pd.DataFrame) -> pd.DataFrame:
+    """`curves` with a column `curve` that tells networks and probes apart: network@probe images.
+
+    >>> by_probe(pd.DataFrame({"network": ["madry"], "probe": ["test"]}))["curve"].item()
+    'madry@test images'
+    """
+    return curves.assign(curve=curves["network"] + "@" + curves["probe"] + " images")
+
+
 def published_curves() -> pd.DataFrame:
     """The paper's mean ΔE(x) (Fig. 1a, digitised, CIFAR-10, 100 epochs), every third epoch, as `curves` are laid out.
 
     Straight lines between the digitised points; network "SAT" and "TRADES", seed 0, epoch, delta_energy.
     """
-    points = _published()
+    points = _published("1a")
     blocks = []
     for name, theirs in points.groupby("method", sort=False):
         epochs = np.arange(theirs["epoch"].min(), theirs["epoch"].max() + 1, 3)
@@ -186,9 +200,9 @@ def published_curves() -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True)
 
 
-def _published() -> pd.DataFrame:
+def _published(figure: str) -> pd.DataFrame:
     points = pd.read_csv(ROOT / "params" / "published" / "ebm_delta_energy_curves.csv")
-    return points[points["figure"] == "1a"]
+    return points[points["figure"] == figure]
 
 
 def final(curves: pd.DataFrame) -> list[records.Scalar]:
@@ -221,12 +235,47 @@ def reading(scalars: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def ending(scalars: pd.DataFrame, *, probe: str) -> str:
+    """Where the weighted methods end, for a reader: by |mean ΔE(x)| in a record of `final`, and as published."""
+    rows = scalars[(scalars["metric"] == "delta_energy") & (scalars["probe"] == probe)]
+    rows = rows.iloc[rows["value"].abs().argsort(kind="stable")]
+    ours = [
+        f"{style.label(row['network'])} {tables.Interval(row['value'], row['low'], row['high'])}"
+        for row in rows.to_dict("records")
+    ]
+    # Neighbours in this order are told apart where the intervals of their means do not overlap.
+    pairs = list(itertools.pairwise(rows[["low", "high"]].to_numpy(dtype=float)))
+    apart = sum(bool(a[1] < b[0] or b[1] < a[0]) for a, b in pairs)
+    last = _published("weighted").groupby("method", sort=False)["mean_delta_energy"].last()
+    theirs = [f"{name} {value:g}" for name, value in last.loc[last.abs().sort_values().index].items()]
+    names = [PUBLISHED["weighted"].get(str(name).partition("@")[0]) for name in rows["network"]]
+    same = names == [text.partition(" ")[0] for text in theirs]
+    return (
+        f"Ours, {probe} images, by |ΔE|: {', '.join(ours)} nat. Published: {', '.join(theirs)}. "
+        f"The order is {'the same' if same else 'another'}; "
+        f"{apart} of {len(pairs)} neighbours in it are told apart by their intervals."
+    )
+
+
 def breaks(phases_of: pd.DataFrame) -> list[records.Scalar]:
-    """Scalars for a record: the epoch at which each phase of `table` after the first starts."""
-    return [
+    """Scalars for a record: the epoch at which each phase of `table` after the first starts, and how many seeds have.
+
+    The number of phases is the mean over a network's seeds, with Student's t.
+    """
+    starts = [
         records.scalar("phase_start", row[f"break_{k}"], network=row["network"], curve=row["curve"], phase=k + 1)
         for row in phases_of.to_dict("records")
         for k in range(1, row["phases"])
+    ]
+    of_seeds = phases_of[phases_of["curve"] != "mean"]
+    return starts + [
+        records.scalar(
+            "phases",
+            metrics.student_t(rows["phases"].to_numpy()),
+            seeds=[int(str(curve).removeprefix("seed ")) for curve in rows["curve"]],
+            network=str(network),
+        )
+        for network, rows in of_seeds.groupby("network", sort=False)
     ]
 
 
@@ -240,15 +289,15 @@ def marks(phases_of: pd.DataFrame) -> list[tuple[float, str]]:
     return [(float(last[f"break_{k}"]), f"phase {k + 1}") for k in range(1, int(last["phases"]))]
 
 
-def beside_published(curves: pd.DataFrame, *, data: str, of: float = 100) -> pd.DataFrame:
-    """The paper's curve of mean ΔE(x) (Fig. 1a, digitised, CIFAR-10, `of` epochs) beside ours on `data`.
+def beside_published(curves: pd.DataFrame, *, data: str, figure: str = "1a", of: float = 100) -> pd.DataFrame:
+    """The paper's curves of mean ΔE(x) (a figure of `PUBLISHED`, digitised, `of` epochs) beside ours on `data`.
 
     `curves` are those of one probe. Each published epoch stands beside the same fraction of our training, ours as
     mean over seeds with Student's t. One row for each method that both have and each published epoch.
     """
-    published, rows = _published(), []
+    published, rows = _published(figure), []
     for network, method in curves.groupby("network", sort=False):
-        name = PUBLISHED.get(str(network).partition("@")[0])
+        name = PUBLISHED[figure].get(str(network).partition("@")[0])
         theirs = published[published["method"] == name]
         at = theirs["epoch"].to_numpy()
         ours = np.array(
@@ -259,7 +308,7 @@ def beside_published(curves: pd.DataFrame, *, data: str, of: float = 100) -> pd.
         )
         last = int(method["epoch"].max())
         for k, (epoch, value) in enumerate(zip(at, theirs["mean_delta_energy"], strict=True)):
-            row = {"method": f"{name} / {network}", "published epoch": int(epoch), "published, CIFAR-10": float(value)}
+            row = {"method": f"{name} / {network}", "published epoch": int(epoch), THEIRS[figure]: float(value)}
             row |= {"our epoch": float(max(1.0, epoch / of * last)), f"ours, {data}": metrics.student_t(ours[:, k])}
             rows.append(row)
     return pd.DataFrame(rows)

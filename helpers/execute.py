@@ -1,6 +1,6 @@
 """Runs one job of a run, keeps what it printed, how long it took and whether it is to be believed. No torch.
 
-    python -m helpers.execute <profile> <notebook | network-… | report> [--threads k] [--cell-timeout seconds]
+    python -m helpers.execute <profile> <notebook | network-… | report | sweep/point> [--threads k] [--cell-timeout s]
 
 A notebook is one papermill process. Its executed copy (`figures/<profile>/notebooks/NN_name.ipynb` and `.html`) is
 written also when a cell failed. It has succeeded when no cell raised, the kernel lived, and the notebook's last cell
@@ -111,7 +111,9 @@ def _notebook(job: Job, threads: int, *, log: Any, timeout: float | None) -> Non
     sentinel.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="companion-") as scratch:
         os.environ.update(_environment(threads) | _jupyter(Path(scratch)))
-        notebook, error = _papermill(source, profile=job.profile, log=log, timeout=timeout)
+        os.environ["COMPANION_POINT"] = job.slug if job.point else ""
+        values = {"profile": job.profile, **job.overrides}
+        notebook, error = _papermill(source, values=values, log=log, timeout=timeout)
     if error is None and not sentinel.exists():
         error = "ended without its last cell, records.finish(p): its results are not complete"
     _write_executed(notebook, executed, error=error)
@@ -151,7 +153,7 @@ def _transport() -> Any:
     return Config({"KernelManager": {"transport": "ipc", "ip": name}})
 
 
-def _papermill(source: Path, *, profile: str, log: Any, timeout: float | None) -> tuple[Any, str | None]:
+def _papermill(source: Path, *, values: dict[str, Any], log: Any, timeout: float | None) -> tuple[Any, str | None]:
     """The executed notebook and, where it failed, why; also after the kernel has died or a cell took too long."""
     from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelError
     from papermill.engines import NBClientEngine, papermill_engines
@@ -175,7 +177,7 @@ def _papermill(source: Path, *, profile: str, log: Any, timeout: float | None) -
         held[0] = execute_notebook(
             str(source),
             None,
-            parameters={"profile": profile},
+            parameters=values,
             engine_name="holding",
             kernel_name="python3",
             request_save_on_cell_execute=False,
@@ -271,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: check the job's parameters, then run it. 0 done, 1 failed, 2 wrong parameters."""
     parser = argparse.ArgumentParser(prog="python -m helpers.execute", description=__doc__)
     parser.add_argument("profile")
-    parser.add_argument("job", help="a notebook, network-<name>, network-<name>-seed<k>, or report")
+    parser.add_argument("job", help="a notebook, network-<name>, network-<name>-seed<k>, report, or <sweep>/<point>")
     parser.add_argument("--threads", type=int, help="CPU threads; else the profile's")
     parser.add_argument("--cell-timeout", type=float, help="seconds that a cell may take; else as long as it wants")
     given = parser.parse_args(arguments)
@@ -280,7 +282,8 @@ def main(arguments: list[str] | None = None) -> int:
     except parameters.ParameterError as error:
         print(error, file=sys.stderr)
         return 2
-    faults = parameters.check(given.profile, [job.name]) if job.kind == "notebook" else []
+    overrides = job.overrides
+    faults = parameters.check(given.profile, [job.name], overrides=overrides) if job.kind == "notebook" else []
     if faults:
         print(*faults, sep="\n", file=sys.stderr)
         return 2

@@ -10,38 +10,52 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from helpers import files, parameters, sources
+from helpers import files, ledger, parameters, sources, sweeps
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process of a run: a network to train, a notebook to execute, or the report."""
+    """One process of a run: a network to train, a notebook to execute, the report, or the end of a sweep."""
 
     profile: str
-    kind: str  # network | notebook | report
-    name: str  # a recipe's name, a notebook's name, "report"
+    kind: str  # network | notebook | report | sweep
+    name: str  # a recipe's name, a notebook's name, "report", a sweep's name
     seeds: tuple[int, ...] = ()  # of a network
     part: bool = False  # a network's job for one of its seeds
+    point: sweeps.Point | None = None  # of a notebook that is run for a sweep
 
     @property
     def label(self) -> str:
-        """How people see the job: `standard (seed 0)`, `01_energy_landscape`, `report`."""
+        """How people see the job: `standard (seed 0)`, `01_energy_landscape`, `report`, `sweep epsilon`."""
+        if self.point:
+            return self.slug
         if self.kind != "network":
-            return self.name
+            return f"sweep {self.name}" if self.kind == "sweep" else self.name
         return f"network {self.name}" + (f" (seed {self.seeds[0]})" if self.part else "")
 
     @property
     def slug(self) -> str:
-        """The job's name as a file name."""
+        """The job's name as the command line and, but for a point's, a file name have it."""
+        if self.point:
+            return f"{self.point.sweep}/{self.point.name}"
         if self.kind != "network":
-            return self.name
+            return f"sweep-{self.name}" if self.kind == "sweep" else self.name
         return f"network-{self.name}" + (f"-seed{self.seeds[0]}" if self.part else "")
 
     @property
     def home(self) -> Path:
-        """figures/<profile>."""
-        return parameters.ROOT / "figures" / self.profile
+        """figures/<profile>; for a sweep and its points the folders below that are theirs."""
+        home = parameters.ROOT / "figures" / self.profile
+        if self.point:
+            return home / "sweeps" / self.point.sweep / self.point.name
+        return home / "sweeps" / self.name if self.kind == "sweep" else home
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The parameters that a sweep's point sets."""
+        return dict(self.point.overrides) if self.point else {}
 
     @property
     def digest(self) -> str:
@@ -50,7 +64,7 @@ class Job:
             recipe = parameters.recipe(self.profile, self.name)
             return _hash(f"{seed}:{recipe.digest(seed)}" for seed in self.seeds)
         if self.kind == "notebook":
-            values = parameters.read(self.name, self.profile)
+            values = parameters.read(self.name, self.profile, overrides=self.overrides)
             code = sources.digest(self.sources())
             return _hash([parameters.Parameters(self.name, self.profile, values=values).digest, code])
         return _hash([sources.digest(self.sources())])
@@ -59,19 +73,23 @@ class Job:
     def stamp(self) -> Path:
         """The file that says that the job is done; a network's carries its digest, so a changed entry is a new file."""
         suffix = f"-{self.digest}" if self.kind == "network" else ""
-        return self.home / "done" / f"{self.slug}{suffix}.json"
+        return self.home / "done" / f"{self._file}{suffix}.json"
+
+    @property
+    def _file(self) -> str:
+        return self.name if self.kind == "notebook" else self.slug
 
     @property
     def status(self) -> Path:
         """The file that says how the job went the last time: outcome, seconds, memory, error."""
         if self.kind == "notebook":
             return self.home / "notebooks" / f"{self.name}.run.json"
-        return self.home / "logs" / f"{self.slug}.run.json"
+        return self.home / "logs" / f"{self._file}.run.json"
 
     @property
     def log(self) -> Path:
         """What the job printed."""
-        return self.home / "logs" / f"{self.slug}.log"
+        return self.home / "logs" / f"{self._file}.log"
 
     def sources(self) -> list[Path]:
         """The code that the job's results depend on: none for a network, whose stamp carries the entry's digest."""
@@ -80,18 +98,31 @@ class Job:
         if self.kind == "report":
             page = parameters.ROOT / "helpers" / "report.py"
             return [*sources.of(page), page.with_suffix(".html")]
+        if self.kind == "sweep":
+            return sources.of(parameters.ROOT / "helpers" / "collected.py")
         return sources.of(parameters.ROOT / "notebooks" / f"{self.name}.ipynb")
 
     def inputs(self) -> list[Path]:
         """Files that make the job run again when they change."""
+        if self.kind == "sweep":
+            return [*self.sources(), parameters.ROOT / "params" / "sweeps" / f"{self.name}.yaml"]
         if self.kind != "notebook":
             return self.sources()
-        values = parameters.ROOT / "params" / self.profile / f"{self.name}.yaml"
-        return [*self.sources(), values, *(network.stamp for network in self.networks())]
+        values = [parameters.ROOT / "params" / self.profile / f"{self.name}.yaml"]
+        values += [ledger.path()] if self.name == ledger.NOTEBOOK else []
+        return [*self.sources(), *values, *(job.stamp for job in self.needs())]
+
+    def needs(self) -> "list[Job]":
+        """The jobs that a notebook waits for: its networks, and for the claims the notebooks that hold the evidence."""
+        read = ledger.notebooks() if (self.kind, self.name) == ("notebook", ledger.NOTEBOOK) else []
+        there = parameters.notebooks(self.profile) if read else []
+        return [*self.networks(), *(notebook(self.profile, name) for name in read if name in there)]
 
     def networks(self) -> "list[Job]":
         """The jobs that train the networks which a notebook names."""
-        values = parameters.read(self.name, self.profile) if self.kind == "notebook" else {}
+        if self.kind != "notebook":
+            return []
+        values = parameters.read(self.name, self.profile, overrides=self.overrides)
         return [job for name in parameters.network_names(values) for job in network(self.profile, name)]
 
     def vouched(self) -> list[Path]:
@@ -105,7 +136,7 @@ class Job:
             written = (files.read_json(sentinel) or {}).get("outputs", [])
             records = [sentinel.with_name(f"{one['name']}.json") for one in written if one["kind"] == "record"]
             return [sentinel, *records, executed.with_suffix(".ipynb"), executed.with_suffix(".html")]
-        return [self.home / "index.html"]
+        return [self.home / (f"{self.name}.csv" if self.kind == "sweep" else "index.html")]
 
     def relative(self, path: Path) -> str:
         """A path as seen from the root of the project."""
@@ -135,16 +166,31 @@ def report(profile: str) -> Job:
 
 
 def of(profile: str, notebooks: list[str]) -> list[Job]:
-    """All jobs that the given notebooks need: networks, notebooks, the report."""
-    wanted = [notebook(profile, name) for name in notebooks]
+    """All jobs that the given notebooks need: networks, notebooks (those that they wait for too), the report."""
+    named = [notebook(profile, name) for name in notebooks]
+    needed = [job for one in named for job in one.needs() if job.kind == "notebook"]
+    wanted = sorted(set(named + needed), key=lambda job: job.name)
     trained = {job.label: job for one in wanted for job in one.networks()}
     return [*trained.values(), *wanted, report(profile)]
 
 
+def of_sweep(profile: str, name: str) -> list[Job]:
+    """All jobs of a sweep: networks, one for each point, and the one that collects them."""
+    sweep = sweeps.read(name, profile)
+    points = [Job(profile, "notebook", sweep.notebook, point=point) for point in sweep.points]
+    trained = {job.label: job for one in points for job in one.networks()}
+    return [*trained.values(), *points, Job(profile, "sweep", name)]
+
+
 def named(profile: str, slug: str) -> Job:
-    """The job with that slug, as the Snakefile and `helpers.execute` name it."""
+    """The job with that slug, as the Snakefile and `helpers.execute` name it; a point's is <sweep>/<point>."""
     if slug == "report":
         return report(profile)
+    if "/" in slug:
+        sweep = sweeps.read(slug.partition("/")[0], profile)
+        return Job(profile, "notebook", sweep.notebook, point=sweep.point(slug.partition("/")[2]))
+    if slug.removeprefix("sweep-") in sweeps.names() and slug.startswith("sweep-"):
+        return Job(profile, "sweep", slug.removeprefix("sweep-"))
     if slug in parameters.notebooks(profile):
         return notebook(profile, slug)
     every = [job for name in parameters.recipes(profile) for job in network(profile, name)]
@@ -156,6 +202,8 @@ def named(profile: str, slug: str) -> Job:
 
 def command(job: Job) -> list[str]:
     """The process that a network's job or the report is; a notebook's is papermill, inside `helpers.execute`."""
+    if job.kind == "sweep":
+        return [sys.executable, "-m", "helpers.sweeps", "collect", job.profile, job.name]
     if job.kind == "report":
         return [sys.executable, "-m", "helpers.report", job.profile]
     seed = ["--seed", str(job.seeds[0])] if job.part else []

@@ -10,7 +10,9 @@ import ast
 import functools
 import hashlib
 import html
+import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -115,24 +117,22 @@ def profile_facts(profile: str) -> dict[str, Any]:
 class Parameters:
     """The values in force for one notebook, read by attribute: `p.n_steps`.
 
-    `profile` and `notebook` name it, `folder` is where its results go (figures/<profile>/<notebook>), `values` is a
-    dict of all values and `digest` a hash of them and of the networks they name. Nothing can be assigned.
+    `profile` and `notebook` name it, `folder` is where its results go (figures/<profile>/<notebook>, or `folder` where
+    that is given), `values` is a dict of all values and `digest` a hash of them and of the networks they name. Nothing
+    can be assigned.
     """
 
     profile: str
     notebook: str
     digest: str
+    folder: Path
 
-    def __init__(self, notebook: str, profile: str, *, values: Mapping[str, Any]) -> None:
+    def __init__(self, notebook: str, profile: str, *, values: Mapping[str, Any], folder: Path | None = None) -> None:
         used = [recipe(profile, name) for name in network_names(values)]
         networks = {one.name: [one.digest(seed) for seed in one.seeds] for one in used}
         digest = _hash({"notebook": notebook, "profile": profile, "values": values, "networks": networks})
-        vars(self).update(notebook=notebook, profile=profile, digest=digest, _values=_copy(dict(values)))
-
-    @property
-    def folder(self) -> Path:
-        """Where this notebook's records, figures and tables go."""
-        return ROOT / "figures" / self.profile / self.notebook
+        folder = ROOT / "figures" / profile / notebook if folder is None else folder
+        vars(self).update(notebook=notebook, profile=profile, digest=digest, folder=folder, _values=_copy(dict(values)))
 
     @property
     def values(self) -> dict[str, Any]:
@@ -182,12 +182,16 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
-def read(notebook: str, profile: str) -> dict[str, Any]:
-    """The checked values of params/<profile>/<notebook>.yaml, the networks it names included."""
+def read(notebook: str, profile: str, *, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The checked values of params/<profile>/<notebook>.yaml, the networks it names included.
+
+    `overrides`, a sweep's point, are checked values that take the place of some of them.
+    """
     path = _folder(profile) / f"{notebook}.yaml"
     if not path.exists():
         raise ParameterError(f"params/{profile}", "notebook", nearest(notebook, notebooks(profile)), got=repr(notebook))
     values = checked_all(_glossary.read_yaml(path, where=_where(path)), _terms()["parameters"], where=_where(path))
+    values.update(overrides or {})
     _check_networks(values, profile, where=_where(path))
     return values
 
@@ -198,13 +202,17 @@ def _check_networks(values: Mapping[str, Any], profile: str, *, where: str) -> N
 
 
 def network_names(values: Mapping[str, Any]) -> list[str]:
-    """The networks that parameters name: those in `networks`, and every `network` or `…_network`, each once.
+    """The networks that parameters name: every `networks` or `…_networks`, `network` or `…_network`, each once.
 
-    >>> network_names({"networks": ["standard", "madry"], "robust_network": "madry", "network": "trades"})
+    >>> network_names({"networks": ["standard", "madry"], "robust_network": "madry", "long_networks": ["trades"]})
     ['standard', 'madry', 'trades']
     """
-    named = list(values.get("networks") or [])
-    named += [v for k, v in values.items() if (k == "network" or k.endswith("_network")) and isinstance(v, str)]
+    named: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, list) and key.rpartition("_")[2] == "networks":
+            named += value
+        elif isinstance(value, str) and key.rpartition("_")[2] == "network":
+            named.append(value)
     return list(dict.fromkeys(named))
 
 
@@ -231,7 +239,13 @@ def load(notebook: str, cell: Mapping[str, object]) -> Parameters:
     overrides = {name: cell[name] for name in values if cell[name] is not None}
     values.update(checked_all(overrides, terms, where=where))
     _check_networks(values, str(profile), where=where)
-    return Parameters(notebook, str(profile), values=values)
+    return Parameters(notebook, str(profile), values=values, folder=_point_folder(notebook, str(profile)))
+
+
+def _point_folder(notebook: str, profile: str) -> Path | None:
+    """Where a sweep's point writes: `helpers.execute` tells the kernel COMPANION_POINT=<sweep>/<point>. Else None."""
+    point = os.environ.get("COMPANION_POINT")
+    return ROOT / "figures" / profile / "sweeps" / point / notebook if point else None
 
 
 def _injected(cell: Mapping[str, object]) -> list[str]:
@@ -340,6 +354,8 @@ def _check_notebook(notebook: str, profile: str, overrides: Mapping[str, object]
     load(notebook, {**cell, **overrides})
     for name in overrides.keys() - values.keys():
         raise ParameterError("command line", name, nearest(name, values), got=repr(name))
+    if notebook == "12_claims":  # by name: else every notebook would depend on the ledger's code, see sources.of
+        importlib.import_module("helpers.ledger").check(profile)
 
 
 def cell_names(path: Path) -> list[str]:

@@ -7,7 +7,7 @@ its own colour everywhere (`helpers.style`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
 from helpers.frames import groups, needed, size
+from helpers.intervals import interval_curves as interval_curves
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
 from helpers.saving import save as save
+from helpers.strips import status_strip as status_strip
 
 ENERGY_ROWS = {"$E(x)$": ("E", "E_adv"), "$E(x, y)$": ("E_y", "E_y_adv")}
 
@@ -143,6 +145,35 @@ def curve_with_band(
             handles.append(_line(style.NEUTRAL, "-", label=_bare(y_label)))
             handles.append(_line(style.NEUTRAL, style.DASHES[1], label=_bare(right_label)))
         _phases(ax, phases)
+        figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
+    return figure
+
+
+def curve_panels(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    panels: Mapping[str, str],
+    by: str,
+    seed: str = "seed",
+    x_label: str = "epoch",
+    zero: Collection[str] = (),
+) -> Figure:
+    """`curve_with_band` for several quantities side by side, over the same `x`: one panel for each.
+
+    `panels` maps a column of `frame` to the label of its axis; y = 0 is drawn, and in sight, for the columns in `zero`.
+    """
+    needed(frame, [x, by, seed, *panels])
+    methods = groups(frame, by)
+    palette, dashes = style.colours(methods), style.lines(methods)
+    with style.in_style():
+        figure = style.canvas(max(6.2, 3.3 * len(panels)), 3.4)
+        for ax, (column, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            _curves(ax, methods, x=x, y=column, seed=seed, palette=palette, line=dashes, zero=column in zero)
+            ax.set(xlabel=x_label, ylabel=label)
+            if column in zero:
+                ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
+        handles = [_line(palette[name], dashes[name], label=style.label(name)) for name in methods]
         figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
     return figure
 

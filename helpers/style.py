@@ -25,6 +25,10 @@ NEUTRAL = "#767676"
 
 # Substring of a network's or method's name → colour; the first that fits.
 METHODS = {
+    "fgsm_rs_der": "#44AA99",
+    "fgsm": "#004488",
+    "madry_few_der": "#EE7733",
+    "madry_long_der": "#EE7733",
     "weat_nat": "#CCBB44",
     "weat_adv": "#EE99AA",
     "mail": "#66CCEE",
@@ -52,6 +56,17 @@ LABELS = {
     "trades": "TRADES",
     "weat_nat": "WEAT (natural)",
     "weat_adv": "WEAT (adversarial)",
+    "mail_trades": "MAIL-TRADES",
+    "mart": "MART",
+    "fgsm_rs": "FGSM-RS",
+    "fgsm_rs_large": "FGSM-RS, large step",
+    "fgsm_rs_der": "FGSM-RS + DER",
+    "madry_long": "Madry AT, long",
+    "madry_long_der": "Madry AT + DER, long",
+    "madry_wide": "Madry AT, wide ball",
+    "madry_few": "Madry AT, few images",
+    "madry_few_der": "Madry AT + DER, few images",
+    "energy_penalty": "penalty",
     "linf": "L∞",
     "l2": "L2",
 }
@@ -120,8 +135,11 @@ def label(name: object) -> str:
     ('PGD-CE, random target', 'TRADES, beta = 3', 'resnet20')
     """
     base, _, point = str(name).partition("@")
-    text = LABELS.get(base, base.replace("_", " "))
-    return f"{text}, {point.replace('=', ' = ').replace(',', ', ')}" if point else text
+    parts = [LABELS.get(base, base.replace("_", " "))]
+    for part in point.split(",") if point else ():
+        key, equals, value = part.partition("=")
+        parts.append(f"{LABELS.get(key, key)} = {value}" if equals else key)
+    return ", ".join(parts)
 
 
 def _base(name: str) -> str | None:

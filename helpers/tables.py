@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 UNCERTAIN = {"low", "?", "recalled", "unverified"}  # tags of published values that are not printed as fact
 MISSING = "–"
+LONG = 40  # letters of a cell that is a sentence
 
 
 @dataclass(frozen=True)
@@ -245,14 +246,19 @@ class Shown:
         return pd.DataFrame(self.lines, columns=list(self.titles)).to_string(index=False)
 
     def _repr_html_(self) -> str:
-        aligned = [f"text-align:{'right' if right else 'left'};white-space:nowrap" for right in self.numeric]
+        aligned = [f"text-align:{'right' if right else 'left'}" for right in self.numeric]
         head = _row("th", self.titles, aligned)
         body = "".join(_row("td", line, aligned) for line in self.lines)
         return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def _row(tag: str, cells: Sequence[str], styles: Sequence[str]) -> str:
-    inside = (f'<{tag} style="{style}">{html.escape(cell)}</{tag}>' for cell, style in zip(cells, styles, strict=True))
+    """One row; a cell with a sentence in it is broken into lines, others are not."""
+    widths = ["min-width:14em" if len(cell) > LONG else "white-space:nowrap" for cell in cells]
+    inside = (
+        f'<{tag} style="{style};{width}">{html.escape(cell)}</{tag}>'
+        for cell, style, width in zip(cells, styles, widths, strict=True)
+    )
     return f"<tr>{''.join(inside)}</tr>"
 
 

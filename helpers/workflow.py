@@ -1,6 +1,6 @@
 """What `./run_all.sh` does once the environment is there: check, say the cost, start Snakemake, tell how it goes.
 
-    python -m helpers.workflow [profile] [-n] [notebook …] [options of Snakemake, such as --executor slurm --jobs 50]
+    python -m helpers.workflow [profile] [-n] [notebook … | --sweep NAME] [options of Snakemake, such as --jobs 50]
 
 Which job runs, in which order and whether at all is Snakemake's business; its own words go to a log. No torch.
 """
@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from helpers import files, jobs, kernel, parameters
+from helpers import files, jobs, kernel, parameters, sweeps
 from helpers.jobs import Job
 
-USAGE = """./run_all.sh [profile] [-n] [notebook …] [options of Snakemake]
+USAGE = """./run_all.sh [profile] [-n] [notebook … | --sweep NAME] [options of Snakemake]
 
   profile     a folder of params/ (default: digits)
   notebook    a number or a name, e.g. 01 or 01_energy_landscape (default: all of the profile)
+  --sweep     run every point of params/sweeps/NAME.yaml in place of the notebooks, e.g. --sweep epsilon
   -n          say what would run and why, and run nothing
   others      go to Snakemake, e.g. --executor slurm --jobs 50, or --cores 4
 
@@ -46,19 +47,30 @@ class Request:
     notebooks: list[str]
     dry: bool
     snakemake: list[str]
+    sweep: str = ""
 
 
 def understand(arguments: list[str]) -> Request:
-    """Split the command line: names, `-n`, and from the first other option on what goes to Snakemake.
+    """Split the command line: names, `-n`, `--sweep NAME`, and from the first other option on what goes to Snakemake.
 
     >>> understand(["digits", "01", "-n", "--cores", "4"]).snakemake
     ['--cores', '4']
     """
+    arguments, sweep = _without_sweep(arguments)
     options = next((i for i, word in enumerate(arguments) if word.startswith("-") and word not in _DRY), len(arguments))
     names = [word for word in arguments[:options] if word not in _DRY]
     profile = names.pop(0) if names and not re.match(r"\d|notebooks/", names[0]) else "digits"
     rest = [word for word in arguments[options:] if word not in _DRY]
-    return Request(profile, names, len(rest) + len(names) < len(arguments) and bool(_DRY & set(arguments)), rest)
+    return Request(profile, names, len(rest) + len(names) < len(arguments) and bool(_DRY & set(arguments)), rest, sweep)
+
+
+def _without_sweep(arguments: list[str]) -> tuple[list[str], str]:
+    """The other arguments, and the name given by --sweep NAME or --sweep=NAME (" " where the name is missing)."""
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--sweep=") else [word])]
+    if "--sweep" not in words:
+        return arguments, ""
+    at = words.index("--sweep")
+    return words[:at] + words[at + 2 :], (words[at + 1 : at + 2] or [" "])[0]
 
 
 _DRY = {"-n", "--dry-run", "--dryrun"}
@@ -76,6 +88,14 @@ def cost_line(profile: str, notebooks: list[str]) -> str:
     return f"Profile {profile}: {facts['title']}. Cold: {', '.join(words)}."
 
 
+def _sweep_line(planned: list[Job]) -> str:
+    """One line: how many points there are and what they cost, from what they took before or the notebook takes."""
+    points = [job for job in planned if job.point]
+    seconds = sum(jobs.expected_seconds(job) or 0.0 for job in points)
+    took = f": about {max(1, round(seconds / 60))} min of work" if seconds else ""
+    return f"Sweep {planned[-1].name}: {len(points)} points of {points[0].name} in profile {points[0].profile}{took}."
+
+
 # Snakemake
 
 
@@ -90,7 +110,7 @@ def _command(request: Request, notebooks: list[str]) -> list[str]:
         *("--rerun-triggers", "mtime", "params", "--scheduler", "greedy"),
         *cores,
         *request.snakemake,
-        *("--config", f"profile={request.profile}", f"notebooks={','.join(notebooks)}"),
+        *("--config", f"profile={request.profile}", f"notebooks={','.join(notebooks)}", f"sweep={request.sweep}"),
     ]
 
 
@@ -301,7 +321,7 @@ def _read(stream: IO[str], log: Path, watch: Watch, said: list[str]) -> None:
         with contextlib.suppress(OSError):
             out = stack.enter_context(open(log, "w", encoding="utf-8"))
         for line in stream:
-            if found := re.match(r"(network|notebook|report) +(\d+)$", line.strip()):  # its table of jobs to run
+            if found := re.match(r"(network|notebook|point|report) +(\d+)$", line.strip()):  # its table of jobs to run
                 watch.total = (watch.total or 0) + int(found[2])
             if line.startswith(tuple(f"{job.label}: " for job in watch.jobs)) or "Error" in line:
                 said.append(line.strip())
@@ -313,7 +333,7 @@ def _read(stream: IO[str], log: Path, watch: Watch, said: list[str]) -> None:
 
 def _report(watch: Watch) -> None:
     job = watch.jobs[-1]
-    command = [sys.executable, "-m", "helpers.execute", job.profile, "report", "--threads", "1"]
+    command = [sys.executable, "-m", "helpers.execute", job.profile, job.slug, "--threads", "1"]
     subprocess.run(command, cwd=parameters.ROOT, env=_environment(watch.run), preexec_fn=kernel.end_with_parent)
     watch.look()
 
@@ -324,7 +344,7 @@ def result(job: Job, watch: Watch) -> str:
     if status is None:
         if job.stamp.exists():
             return "up to date"
-        missing = [other.label for other in job.networks() if not other.stamp.exists()]
+        missing = [other.label for other in job.needs() if not other.stamp.exists()]
         return f"not run: needs {', '.join(missing)}" if missing else "not run"
     return {"ok": "done", "failed": "FAILED"}.get(status["outcome"], "killed")
 
@@ -351,8 +371,8 @@ def summary(watch: Watch, *, code: int, said: list[str]) -> int:
         print(f"\nSnakemake ended with status {code}: see {watch.jobs[-1].home / 'logs' / 'snakemake.log'}")
     for line in said if bad and not any((watch.outcomes.get(job.label) or {}).get("error") for job in bad) else []:
         print(line)
-    page = watch.jobs[-1].home / "index.html"
-    print(f"\nReport: {page}" if page.exists() else "\nNo report was written.", flush=True)
+    page, what = watch.jobs[-1].vouched()[0], "table" if watch.jobs[-1].kind == "sweep" else "report"
+    print(f"\n{what.capitalize()}: {page}" if page.exists() else f"\nNo {what} was written.", flush=True)
     return 1 if code or bad else 0
 
 
@@ -365,12 +385,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     request = understand(given)
     faults = parameters.check(request.profile, request.notebooks)
+    if request.sweep and not faults:
+        faults = sweeps.check(request.sweep, request.profile)
+    if request.sweep and request.notebooks:
+        named = ", ".join(request.notebooks)
+        faults = [parameters.ParameterError("command line", "--sweep", "no notebook beside it", got=named)]
     if faults:
         print(*faults, sep="\n", file=sys.stderr)
         return 2
     notebooks = parameters.named(request.profile, request.notebooks)
-    planned = jobs.of(request.profile, notebooks)
-    print(cost_line(request.profile, notebooks), flush=True)
+    planned = jobs.of_sweep(request.profile, request.sweep) if request.sweep else jobs.of(request.profile, notebooks)
+    print(_sweep_line(planned) if request.sweep else cost_line(request.profile, notebooks), flush=True)
     try:
         return (dry_run if request.dry else run)(request, notebooks, planned)
     except OSError as error:

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +34,7 @@ from helpers.history import History
 from helpers.parameters import Recipe
 from helpers.provenance import provenance
 
-__all__ = ["card", "dataset", "get", "history", "main", "seeds", "wrap"]
+__all__ = ["card", "dataset", "get", "histories_of", "history", "main", "seeds", "wrap"]
 
 CARD, WEIGHTS, LOCK = "card.json", "weights.safetensors", "lock"
 CARD_STEPS = 20  # PGD on the card: 20 steps, as paper 1 evaluates
@@ -74,6 +74,11 @@ def history(name: str, *, profile: str, seed: int = 0) -> History:
         raise ValueError(f"expected a network trained here, got {name}, whose source is {recipe.entry['source']}")
     _ensure(recipe, seed)
     return History.load(recipe.folder(seed))
+
+
+def histories_of(names: Iterable[str], *, profile: str) -> dict[tuple[str, int], History]:
+    """The curves of several networks, every seed of each, by (network, seed)."""
+    return {(name, k): history(name, profile=profile, seed=k) for name in names for k in seeds(name, profile=profile)}
 
 
 def seeds(name: str, *, profile: str) -> tuple[int, ...]:

@@ -100,13 +100,11 @@ def test_table_has_a_row_for_each_seed_and_for_their_mean():
     assert table["break_2"].isna().all()
     assert table.loc[("madry", "mean"), "slope_1"] == pytest.approx(-0.6)
     assert (table["bic_gain"] > dynamics.BIC_MARGIN).all()
-    starts = dynamics.breaks(table.reset_index())
-    assert [(row["network"], row["curve"], row["phase"], row["value"]) for row in starts][-1] == (
-        "trades",
-        "seed 0",
-        2,
-        20,
-    )
+    rows = dynamics.breaks(table.reset_index())
+    starts = [(r["network"], r["curve"], r["phase"], r["value"]) for r in rows if r["metric"] == "phase_start"]
+    assert starts[-1] == ("trades", "seed 0", 2, 20)
+    counted = [(r["network"], r["value"], r["low"], r["seeds"]) for r in rows if r["metric"] == "phases"]
+    assert counted == [("madry", 2, 2, [0, 1]), ("trades", 2, None, [0])]  # without the mean curve
 
 
 def test_where_the_curves_end():
@@ -183,3 +181,34 @@ def test_plane_keeps_each_image_with_its_energies():
     assert row[["E", "E_y", "E_adv", "E_y_adv"]].tolist() == [7, 17, 27, 37]
     assert frame["epoch"].tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
     assert frame["E"].tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12, 15, 16, 17]
+
+
+def test_curves_that_belong_to_no_probe_stand_with_both():
+    frame = dynamics.curves({("madry", 0): _history()}, also=["train_loss"])
+    assert frame.groupby("probe")["train_loss"].sum().to_dict() == {"train": 4.0, "test": 4.0}
+
+
+def _ends(values: dict[str, float], half: float) -> pd.DataFrame:
+    rows = [
+        {"metric": "delta_energy", "probe": "train", "network": name, "value": v, "low": v - half, "high": v + half}
+        for name, v in values.items()
+    ]
+    return pd.DataFrame([*rows, {"metric": "energy", "probe": "train", "network": "trades", "value": 0.0}])
+
+
+def test_the_order_of_the_weighted_methods_is_said_with_what_is_certain_of_it():
+    published = {"trades": -0.4, "weat_adv": -0.1, "mail_trades": 0.3, "weat_nat": -0.2}
+    said = dynamics.ending(_ends(published, 0.06), probe="train")
+    assert said.index("WEAT (adversarial)") < said.index("WEAT (natural)") < said.index("MAIL-TRADES")
+    assert "WEAT_adv -0.005, WEAT_nat -0.022, MAIL-TRADES -0.031, TRADES -0.044" in said
+    assert "The order is the same; 2 of 3 neighbours" in said  # −0.1 and −0.2 overlap; the signs of 0.3 part the rest
+    other = {**published, "weat_adv": -0.9}
+    assert "The order is another" in dynamics.ending(_ends(other, 0.01), probe="train")
+
+
+def test_the_weighted_methods_stand_beside_their_own_figure():
+    t = np.arange(1, 31)
+    curves = pd.DataFrame({"network": "weat_adv", "seed": 0, "epoch": t, "delta_energy": -0.01 * t})
+    table = dynamics.beside_published(curves, data="digits", figure="weighted").set_index("published epoch")
+    assert table["published"].to_dict() == {10: 0.009, 60: 0.007, 99: -0.005}
+    assert table.loc[60, "ours, digits"].value == pytest.approx(-0.18)

@@ -149,7 +149,8 @@ def tree(tmp_path_factory):
 EXPECTED = {
     "00_start_here": {"attack", "own"},
     "01_energy_landscape": {"pairs", "identities"},
-    "02_training_dynamics": {"curves", "phases", "plane"},
+    "02_training_dynamics": {"curves", "phases", "plane", "weighted", "overfitting", "single_step"},
+    "12_claims": {"claims"},
 }
 
 

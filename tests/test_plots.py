@@ -35,7 +35,17 @@ DRAWN = {
     "paired_histogram": lambda: plots.paired_histogram(pages.pairs(), columns="attack"),
     "energy_plane": lambda: plots.energy_plane(pages.pairs(), panels="attack"),
     "curve_with_band": lambda: plots.curve_with_band(curves(), x="epoch", y="delta", y_label="ΔE (nat)", by="network"),
+    "curve_panels": lambda: plots.curve_panels(
+        curves(), x="epoch", panels={"delta": "ΔE (nat)", "error": "error (%)"}, by="network", zero=["delta"]
+    ),
     "violin": lambda: plots.violin(deltas(), by="network"),
+    "interval_curves": lambda: plots.interval_curves(
+        pd.DataFrame({"x": ["a", "b"], "by": "trades", "value": 1.0, "low": [0.5, np.nan], "high": [2.0, np.nan]}),
+        x="x", by="by", x_label="x", y_label="ΔE (nat)",
+    ),
+    "status_strip": lambda: plots.status_strip(
+        pd.DataFrame({"paper": "ebm", "claim": list("ABCDEFGHI"), "status": ["holds", "fails", "not run"] * 3}),
+    ),
     "image_grid": lambda: plots.image_grid(np.zeros((3, 1, 4, 4)), n_columns=2),
     "attack_strip": lambda: plots.attack_strip(
         np.full((2, 3, 4, 4), 0.5), np.full((2, 3, 4, 4), 0.6), probabilities=np.eye(3)[:2],
@@ -56,7 +66,7 @@ def test_contract_of_every_plot(name):
     assert plt.get_fignums() == opened, "pyplot must not keep the figure"
     assert dict(mpl.rcParams) == settings
     figure.canvas.draw()
-    assert any("nat" in text or "images" in text or name == "image_grid" for text in words(figure))
+    assert any("nat" in text or "images" in text or name in ("image_grid", "status_strip") for text in words(figure))
 
 
 @pytest.mark.parametrize("name", ["paired_histogram", "energy_plane", "violin"])
@@ -155,6 +165,18 @@ def test_band_is_the_student_interval_over_seeds():
     assert "95 % t interval of the mean, 3 seeds" in words(figure)
 
 
+def test_panels_show_the_same_methods_each_with_its_quantity():
+    figure = plots.curve_panels(curves(), x="epoch", panels={"delta": "ΔE (nat)", "error": "error (%)"}, by="network")
+    assert [ax.get_ylabel() for ax in figure.axes] == ["ΔE (nat)", "error (%)"]
+    for ax, column in zip(figure.axes, ("delta", "error"), strict=True):
+        means = curves().groupby(["network", "epoch"])[column].mean()
+        drawn = [line.get_ydata() for line in ax.lines if line.get_linewidth() > 1]
+        assert [list(line) for line in drawn] == [pytest.approx(means[name].tolist()) for name in ("madry", "trades")]
+    assert "95 % t interval of the mean, 3 seeds" in words(figure)
+    with pytest.raises(ValueError, match="expected columns"):
+        plots.curve_panels(curves(), x="epoch", panels={"nothing": ""}, by="network")
+
+
 def test_one_seed_has_no_band_and_says_so():
     figure = plots.curve_with_band(curves(1), x="epoch", y="delta", y_label="ΔE (nat)", by="network")
     assert "1 seed, no interval" in words(figure)
@@ -214,3 +236,11 @@ def test_violin_on_an_axis_that_is_logarithmic_beyond_one():
 def test_violin_without_spread_is_a_bar(values):
     frame = pd.DataFrame({"network": "standard", "delta_E": values, "delta_E_y": values})
     plots.violin(frame, by="network").canvas.draw()
+
+
+def test_a_status_is_told_by_a_sign_as_well_as_by_its_colour():
+    claims = pd.DataFrame({"paper": ["ebm", "ceb"], "claim": ["C1", "C2"], "status": ["holds", "undecided"]})
+    said = words(plots.status_strip(claims))
+    assert {"+  C1", "?  C2", "ebm: 1 claim", "ceb: 1 claim", "+  holds", "–  not run"} <= set(said)
+    with pytest.raises(ValueError, match="status: expected some of"):
+        plots.status_strip(claims.assign(status="maybe"))

@@ -13,10 +13,16 @@ PARTS = ("helpers", "notebooks", "params")
 FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
 NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20}
+KEPT = ("standard", "madry", "trades", "fgsm_rs")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {"n_images": 40, "n_steps": 3, "n_shown": 20, "networks": ["standard", "madry"]},
-    "02_training_dynamics": {"n_shown": 6},
+    "02_training_dynamics": {
+        "n_shown": 6,
+        "weighted_networks": ["trades"],
+        "overfitting_networks": ["madry"],
+        "single_step_networks": ["fgsm_rs", "madry"],
+    },
 }
 
 
@@ -28,7 +34,7 @@ def tiny(folder: Path) -> Path:
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, folder / name)
     networks = yaml.safe_load((ROOT / "params" / "digits" / "networks.yaml").read_text("utf-8"))
-    kept = {name: _cut(entry) for name, entry in networks.items() if name in ("standard", "madry", "trades")}
+    kept = {name: _cut(entry) for name, entry in networks.items() if name in KEPT}
     (folder / "params" / "digits" / "networks.yaml").write_text(yaml.safe_dump(kept), "utf-8")
     for name, values in NOTEBOOK.items():
         path = folder / "params" / "digits" / f"{name}.yaml"

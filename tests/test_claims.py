@@ -1,0 +1,517 @@
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import yaml
+from runs import Run
+
+from helpers import claims, contrasts, evidence, jobs, ledger, metrics, parameters, records, tables
+from helpers.evidence import Sample
+from helpers.metrics import Estimate
+from helpers.parameters import ParameterError
+
+ROLES = {"standard_network": "standard", "robust_network": "madry"}
+PAIRS = {"notebook": "01_energy_landscape", "record": "pairs", "metric": "delta_energy"}
+POSITIVE = "{kind: value, above: 0}"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project with the glossary and a profile `tiny` that has 01 and 12; claims.yaml is for the test to write."""
+    tiny.profile(tmp_path)
+    folder = tmp_path / "params" / "tiny"
+    (folder / "01_energy_landscape.yaml").write_text("n_steps: 3\n")
+    (folder / "12_claims.yaml").write_text("standard_network: standard\nrobust_network: madry\nseed: 0\n")
+    monkeypatch.setattr(parameters, "ROOT", tmp_path)
+    return tmp_path
+
+
+def run(root, notebook="12_claims"):
+    return Run(root / "figures" / "tiny" / notebook, profile="tiny", notebook=notebook)
+
+
+def measured(root, *, scalars=(), frames=None, record="pairs", notebook="01_energy_landscape"):
+    """A finished notebook with one record."""
+    p = run(root, notebook)
+    records.save(p, record, scalars=scalars, frames=frames or {})
+    records.finish(p)
+
+
+def number(network, value, low=None, high=None, metric="delta_energy"):
+    """A scalar of three seeds on 100 images, with or without interval."""
+    interval = {} if low is None else {"interval": (low, high), "interval_kind": "student_t"}
+    return records.scalar(metric, value, n=100, seeds=[0, 1, 2], network=network, **interval)
+
+
+def entry(comparison=POSITIVE, *, more=None, paper="ebm", **asked):
+    """A claim about PAIRS; `comparison` is YAML, `asked` further keys of its evidence."""
+    there = {"paper": paper, "statement": "s", "evidence": PAIRS | asked, "comparison": yaml.safe_load(comparison)}
+    return there | (more or {})
+
+
+def write(root, text):
+    (root / "params" / "claims.yaml").write_text(text, "utf-8")
+
+
+def ledger_of(root, **entries):
+    """What becomes of the claims `entries`, in the ledger's order."""
+    write(root, yaml.safe_dump(entries, sort_keys=False))
+    return claims.evaluate(run(root), roles=ROLES, seed=0)
+
+
+def one(root, comparison=POSITIVE, *, networks=None, **asked):
+    """The finding of a single claim; several `networks` are its terms."""
+    over = {"over": {"network": list(networks)}} if networks else {}
+    return ledger_of(root, A1=entry(comparison, **over, **asked))[0]
+
+
+# Statuses
+
+
+VALUE = [
+    ("above: 0", (2, 1, 3), "holds"),
+    ("above: 0", (-2, -3, -1), "fails"),
+    ("above: 0", (1, -1, 3), "undecided"),
+    ("above: 0", (2, None, None), "undecided"),
+    ("below: 0", (-2, -3, -1), "holds"),
+    ("below: 0", (2, 1, 3), "fails"),
+    ("below: 0", (-1, -3, 1), "undecided"),
+    ("above: 0, below: 5", (2, 1, 3), "holds"),
+    ("above: 0, below: 5", (7, 6, 8), "fails"),
+    ("above: 0, below: 5", (-7, -8, -6), "fails"),
+    ("above: 0, below: 5", (4, 2, 6), "undecided"),
+    ("above: 0, below: 5", (2, -9, 9), "undecided"),
+    ("below: 3, absolute: true", (-2, -2.5, -1), "holds"),
+    ("above: 3, absolute: true", (-5, -6, -4), "holds"),
+    ("above: 0.1, absolute: true", (-1, -3, 1), "undecided"),
+    ("below: 1e-10, exact: true", (3e-16, None, None), "holds"),
+    ("below: 1e-10, exact: true", (3e-9, None, None), "fails"),
+]
+
+
+@pytest.mark.parametrize(("bounds", "value", "status"), VALUE)
+def test_a_value_against_its_bounds(root, bounds, value, status):
+    measured(root, scalars=[number("standard", *value)])
+    found = one(root, f"{{kind: value, {bounds}}}", where={"network": "$standard_network"})
+    assert (found.status, found.said) == (status, f"{status} on digits")
+    assert (found.reason == "") == (value[1] is not None or "exact" in bounds)
+
+
+THREE = {"a": (1, 0.5, 1.5), "b": (3, 2.5, 3.5), "c": (5, 4.5, 5.5), "wide": (3, 0, 6), "alone": (3, None, None)}
+SEVERAL = [
+    ("order", "abc", "holds"),
+    ("order", "acb", "fails"),
+    ("order", ["a", "wide", "c"], "undecided"),
+    ("order", ["a", "alone"], "undecided"),
+    ("order", ["c", "a", "wide"], "fails"),  # one pair the wrong way round is enough
+    ("largest", "cab", "holds"),
+    ("largest", "bac", "fails"),
+    ("largest", ["b", "a", "wide"], "undecided"),
+    ("smallest", "acb", "holds"),
+    ("smallest", "bac", "fails"),
+    ("smallest", ["b", "c", "wide"], "undecided"),
+    ("difference, above: 1", "ca", "holds"),
+    ("difference, above: 1", "ac", "fails"),
+    ("difference, above: 2", "ba", "undecided"),
+    ("difference, below: 1", "ac", "holds"),
+    ("difference, above: 1, below: 3", "ba", "holds"),
+    ("difference, factor: 2, above: 0", "ca", "holds"),
+    ("difference, factor: 6, above: 0", "ca", "undecided"),
+    ("difference, factor: 20, above: 0", "ca", "fails"),
+    ("value, above: 0", "abc", "holds"),
+    ("value, above: 2", "abc", "fails"),
+    ("value, above: 0.7", "abc", "undecided"),
+    ("order", "abz", "not run"),
+    ("largest", "cz", "not run"),
+    ("smallest", "az", "not run"),
+    ("difference, above: 0", "cz", "not run"),
+    ("value, above: 0", "az", "not run"),
+]
+
+
+@pytest.mark.parametrize(("kind", "names", "status"), SEVERAL)
+def test_several_terms_against_each_other(root, kind, names, status):
+    measured(root, scalars=[number(name, *value) for name, value in THREE.items()])
+    found = one(root, f"{{kind: {kind}}}", networks=names)
+    assert found.said == f"{status} on digits"
+    assert (found.estimate is None) == (status == "not run")
+    if status == "not run":
+        assert found.reason == "01_energy_landscape/pairs has no delta_energy where network = z"
+
+
+def test_the_closest_comparison_is_the_one_that_is_told(root):
+    measured(root, scalars=[number("a", 0, -0.1, 0.1), number("b", 1, 0.9, 1.1), number("c", 9, 8.9, 9.1)])
+    found = one(root, "{kind: order}", networks="abc")
+    assert (found.quantity, found.estimate.value, found.kind) == ("b − a", 1, "independent")
+
+
+def test_why_nothing_was_found(root):
+    def reason(**asked):
+        found = one(root, **asked)
+        assert found.status == "not run"
+        return found.reason
+
+    assert reason() == "01_energy_landscape has not come to its end"
+    records.save(run(root, "01_energy_landscape"), "pairs", scalars=[number("a", 1, 0, 2)])
+    assert reason() == "01_energy_landscape has not come to its end"  # a record alone is not enough
+    (root / "figures/tiny/01_energy_landscape/finished.json").write_text('{"outputs": []}')
+    assert reason() == "01_energy_landscape has made no record pairs"  # one of an earlier run is there
+    measured(root, scalars=[number("a", 1, 0, 2), number("b", 1, 0, 2)])
+    assert reason() == "01_energy_landscape/pairs has 2 of delta_energy; name more of their keys"
+    assert reason(where={"network": "q"}) == "01_energy_landscape/pairs has no delta_energy where network = q"
+    assert reason(frame="pairs") == "01_energy_landscape/pairs has no frame pairs"
+    assert reason(notebook="03_weat") == "03_weat is not in this profile"
+    assert reason(more={"only_on": "cifar10"}) == "a statement about cifar10"
+    measured(root, scalars=[records.scalar("delta_energy", None, reason="no CUDA")])
+    assert reason() == "01_energy_landscape/pairs: no CUDA"
+    found = ledger_of(root, A1={"paper": "ebm", "statement": "s", "unmeasured": "no number decides it"})[0]
+    assert (found.status, found.reason) == ("not run", "no number decides it")
+
+
+def test_a_damaged_record_is_told_and_stops_nothing(root):
+    measured(root, frames={"pairs": images({"a": [[1.0, 2.0]]})})
+    (root / "figures/tiny/01_energy_landscape/pairs.npz").write_bytes(b"damaged")
+    found = one(root, frame="pairs")
+    assert found.status == "not run"
+    assert "pairs.npz" in found.reason
+
+
+def test_counts_of_rare_events_need_their_seeds(root):
+    measured(root, scalars=[number("a", 2, 1, 3)])
+    found = one(root, more={"min_seeds": 10})
+    assert (found.status, found.reason) == ("undecided", "10 seeds are needed, there are 3")
+    assert one(root, more={"min_seeds": 3}).status == "holds"
+
+
+# Intervals
+
+
+def test_independent_shares_have_the_interval_of_the_literature():
+    # Newcombe (1998, Stat. Med. 17, 873), Table II (a), method 10: 56/70 − 48/80 from 0.0524 to 0.3339.
+    found = contrasts.independent(metrics.wilson(56, 70), metrics.wilson(48, 80))
+    assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.005)
+
+
+def test_independent_with_a_factor_is_that_of_a_scaled_term():
+    a, b = Estimate(5.0, 4.0, 7.0, 9, "normal"), Estimate(1.0, 0.5, 1.2, 9, "normal")
+    scaled = Estimate(3.0, 1.5, 3.6, 9, "normal")
+    got, expected = contrasts.independent(a, b, factor=3), contrasts.independent(a, scaled)
+    assert (got.value, got.low, got.high) == pytest.approx((expected.value, expected.low, expected.high))
+
+
+def images(networks):
+    """A frame of pairs whose ΔE are the given (seeds, images); E is the image's row, so images can be ranked by it."""
+    rows = []
+    for name, table in networks.items():
+        for seed, values in enumerate(table):
+            for image, value in enumerate(values):
+                at = {"network": name, "seed": seed, "image": image, "E": float(image), "E_adv": image - value}
+                rows.append(at | {"E_y": 0.0, "E_y_adv": 1.0, "correct": True, "correct_adv": value > 0})
+    return pd.DataFrame(rows)
+
+
+RNG = np.random.default_rng(0)
+SHARED = RNG.normal(0, 5, (3, 1)) + RNG.normal(0, 5, (1, 200))  # what both networks have in common
+PAIRED = {"a": SHARED, "b": SHARED + 0.5 + RNG.normal(0, 0.1, (3, 200))}
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.2])
+def test_what_shares_seeds_and_images_is_paired(root, of_seeds):
+    table = PAIRED | {"b": PAIRED["b"] + of_seeds * np.array([[-0.5], [0.0], [0.5]])}
+    measured(root, frames={"pairs": images(table)})
+    found = one(root, "{kind: order}", networks="ab", frame="pairs")
+    assert found.status == "holds"  # far inside the noise that both share
+    assert (found.seeds, found.n_images) == ((0, 1, 2), 200)
+    a, b = (evidence.measure(term, evidence.Results(run(root))) for term in found.claim.terms)
+    alone = contrasts.independent(b.estimate, a.estimate)
+    assert alone.low < 0 < alone.high
+    by_seed = (table["b"] - table["a"]).mean(1)
+    t, boot = metrics.student_t(by_seed), metrics.paired_bootstrap(table["b"], table["a"], seed=0)
+    assert found.estimate.value == pytest.approx(by_seed.mean())
+    assert found.estimate.low == pytest.approx(min(t.low, boot.low), abs=1e-9)
+    assert found.estimate.high == pytest.approx(max(t.high, boot.high), abs=1e-9)
+    assert (t.low < boot.low, found.kind) == ((True, "student_t") if of_seeds else (False, "paired_bootstrap"))
+
+
+def test_other_seeds_are_not_paired(root):
+    frame = images(PAIRED)
+    frame.loc[frame["network"] == "b", "seed"] += 10
+    measured(root, frames={"pairs": frame})
+    found = one(root, "{kind: order}", networks="ab", frame="pairs")
+    assert (found.status, found.kind) == ("undecided", "independent")
+
+
+def test_one_network_is_over_its_images(root):
+    values = RNG.normal(1, 1, (1, 100))
+    measured(root, frames={"pairs": images({"a": values, "b": values + 0.3})})
+    found = one(root, frame="pairs", where={"network": "a"})
+    expected = metrics.mean_over_images(values[0])
+    assert (found.kind, found.estimate.low) == ("normal", pytest.approx(expected.low))
+    paired = one(root, "{kind: order}", networks="ab", frame="pairs")
+    assert (paired.status, paired.kind) == ("holds", "paired_bootstrap")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "kind"),
+    [
+        ("share_lowered", 75.0, "wilson"),
+        ("robust_accuracy", 75.0, "wilson"),
+        ("share_joint_lowered", 0.0, "wilson"),
+        ("accuracy", 100.0, "wilson"),
+        ("delta_energy", 1.0, "normal"),
+        ("delta_energy_size", 2.0, "normal"),
+        ("delta_joint_energy", -1.0, "normal"),
+        ("delta_energy_std", math.sqrt(3.5), "paired_bootstrap"),
+    ],
+)
+def test_numbers_by_image(root, metric, value, kind):
+    measured(root, frames={"pairs": images({"a": [[1.0, 2.0, 3.0, -2.0] * 5]})})
+    found = one(root, frame="pairs", metric=metric)
+    assert (found.estimate.value, found.kind) == (pytest.approx(value), kind)
+    assert found.estimate.low <= value + 1e-9
+    assert found.estimate.high >= value - 1e-9
+
+
+def test_equal_shares_of_the_seeds_are_no_certainty(root):
+    measured(root, frames={"pairs": images({"a": [[1.0] * 20] * 3})})  # 100 % on each of three seeds
+    found = one(root, "{kind: value, above: 95}", frame="pairs", metric="share_lowered")
+    assert (found.status, found.kind) == ("undecided", "wilson")
+    assert found.estimate.low == pytest.approx(metrics.wilson(20, 20).low)
+    measured(root, scalars=[number("a", 100.0, 100.0, 100.0, metric="share_lowered")])
+    found = one(root, "{kind: value, above: 90}", metric="share_lowered")
+    assert (found.status, found.estimate.low) == ("holds", pytest.approx(metrics.wilson(100, 100).low))
+    measured(root, frames={"curves": curves({"a": [[3.0, 7.0]] * 3}, metric="pgd_error")})  # on unknown many images
+    ends = {"epochs": [[1, 1], [0, 0]]}
+    found = one(root, "{kind: difference, above: 0}", frame="curves", metric="pgd_error", over=ends)
+    assert (found.status, found.kind) == ("undecided", "none")
+
+
+def test_ranges_of_images_by_rank(root):
+    measured(root, frames={"pairs": images({"a": [[float(i) for i in range(100)]] * 2})})
+    over = {"quantiles": [{"E": [0.75, 1]}, {"E": [0, 0.25]}]}
+    found = one(root, "{kind: largest}", frame="pairs", over=over)
+    assert found.quantity == "E in its highest 25 % − E in its lowest 25 %"
+    assert found.estimate.value == pytest.approx(75)  # 75 … 99 against 0 … 24
+    assert found.n_images == 25
+
+
+def curves(networks, metric="delta_energy"):
+    rows = []
+    for name, values in networks.items():
+        for seed, curve in enumerate(values):
+            rows += [{"network": name, "seed": seed, "epoch": k, metric: v} for k, v in enumerate(curve)]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("taken", "value"),
+    [
+        ("epochs: [0.5, 0.5]", 5),
+        ("epochs: [0.25, 0.25]", 2.5),
+        ("epochs: [1, 1]", -10),
+        ("epochs: [0.2, 0.4]", 3),
+        ("epochs: [0, 0.9], take: max", 9),
+        ("epochs: [0.3, 0.9], take: min", 3),
+        ("epochs: [0, 1], take: max_abs", 10),
+        ("epochs: [0.01, 0.05], take: max", 0.5),  # no epoch lies inside: read between them
+    ],
+)
+def test_curves_over_a_range_of_training(root, taken, value):
+    curve = [0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9, -10]
+    measured(root, frames={"curves": curves({"a": [curve, [v + 1e-3 for v in curve]]})})
+    found = one(root, frame="curves", **yaml.safe_load(f"{{{taken}}}"))
+    assert found.estimate.value == pytest.approx(value, abs=2e-3)
+    assert (found.kind, found.seeds) == ("student_t", (0, 1))
+
+
+def test_curves_of_the_same_seeds_are_paired(root):
+    up = [[0.0, s, s + 1 + 0.01 * s] for s in (0.0, 10.0, 20.0)]
+    measured(root, frames={"curves": curves({"a": up})})
+    over = {"epochs": [[1, 1], [0.5, 0.5]]}
+    found = one(root, "{kind: difference, above: 0}", frame="curves", over=over)
+    expected = metrics.student_t([1.0, 1.1, 1.2])
+    assert (found.status, found.kind) == ("holds", "student_t")
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((expected.low, expected.high))
+    assert found.quantity == "at 100 % of training − at 50 % of training"
+
+
+def test_absolute_is_taken_of_each_seed():
+    by_seed, by_image = np.array([-2.0, 2.0]), np.array([[-1.0, -3.0], [3.0, 1.0]])
+    found = contrasts.absolute(Sample(Estimate(0.0, -9, 9, 2, "student_t"), (0, 1), by_seed, by_image, (0, 1)))
+    assert found.by_seed.tolist() == [2, 2]
+    assert found.by_image.tolist() == [[1, 3], [3, 1]]
+    assert found.estimate.value == 2
+
+
+# The ledger
+
+
+def test_the_ledger_is_by_paper_and_status_with_one_scalar_for_each_claim(root):
+    measured(root, scalars=[number(name, *value) for name, value in THREE.items()])
+
+    def about(network, bound, paper="ebm"):
+        return entry(f"{{kind: value, above: {bound}}}", where={"network": network}, paper=paper)
+
+    findings = ledger_of(root, Z=about("a", 0, "ceb"), A=about("a", 9), B=about("a", 0), C=about("q", 0))
+    said = ["holds", "fails", "not run", "holds"]
+    assert [(f.claim.id, f.status) for f in findings] == list(zip("BACZ", said, strict=True))
+    assert claims.counts(findings).splitlines() == [
+        "ebm: 3 claims on digits: 1 holds, 1 fails, 0 undecided, 1 not run",
+        "ceb: 1 claim on digits: 1 holds, 0 fails, 0 undecided, 0 not run",
+    ]
+    p = run(root)
+    record = records.save(p, "claims", scalars=claims.scalars(findings), frames={"claims": claims.strip(findings)})
+    assert record.value("delta_energy", claim="B", status="holds") == 1
+    assert record.value("delta_energy", claim="C") is None
+    tables.save(claims.table(findings), p, "claims", record, caption="The ledger.")
+    rows = list(csv.DictReader(io.StringIO((p.folder / "claims.csv").read_text("utf-8"))))
+    assert [row["status"] for row in rows] == [f"{status} on digits" for status in said]
+    assert (float(rows[0]["measured_low"]), rows[0]["asked"]) == (0.5, "delta_energy (nat) > 0")
+    assert rows[0]["evidence"] == "01_energy_landscape/pairs: network = a"
+    assert rows[0]["basis"] == "Student's t, 3 seeds, 100 images"
+    assert rows[2]["basis"] == "01_energy_landscape/pairs has no delta_energy where network = q"
+
+
+@pytest.mark.parametrize("trust", ledger.TRUST)
+def test_a_published_value_that_is_not_confirmed_is_not_printed(root, trust):
+    measured(root, scalars=[number("a", 2, 1, 3)])
+    found = one(root, more={"published": {"value": 49.75, "source": "a table", "trust": trust}})
+    value = "49.75" if trust in ("high", "medium") else "not confirmed, so not printed"
+    assert claims.published(found.claim) == f"{value} (a table; {trust})"
+
+
+def test_the_data_set_is_that_of_the_networks(root):
+    networks = root / "params" / "tiny" / "networks.yaml"
+    networks.write_text(networks.read_text().replace("madry:\n", "madry:\n  dataset: cifar10\n"))
+    measured(root, scalars=[number("madry", 2, 1, 3), number("standard", 2, 1, 3)])
+    assert one(root, where={"network": "$robust_network"}).said == "holds on cifar10"
+    assert one(root, where={"network": "standard"}).said == "holds on digits"
+
+
+def test_a_claim_of_another_paper_needs_data_only(root):
+    row = records.scalar("accuracy", metrics.wilson(60, 100), network="ceb@rho=2")
+    measured(root, scalars=[row], notebook="08_ceb_robustness", record="sweep")
+    asked = {
+        "notebook": "08_ceb_robustness",
+        "record": "sweep",
+        "metric": "accuracy",
+        "where": {"network": "ceb@rho=2"},
+    }
+    assert one(root, "{kind: value, above: 50}", paper="ceb", **asked).status == "holds"
+
+
+# Faults of the file, before anything starts
+
+
+GOOD = """A1:
+  paper: ebm
+  statement: s
+  evidence: {notebook: 01_energy_landscape, record: pairs, metric: delta_energy}
+  comparison: {kind: value, above: 0}
+"""
+FAULTS = [
+    ("statement: s", "statment: s", "statment: expected a known name (nearest: statement), got 'statment'"),
+    ("ebm", "emb", "paper: expected one of ebm, rjem, ceb (nearest: ebm), got the text 'emb'"),
+    ("  statement: s\n", "", "statement: expected text, got nothing"),
+    ("delta_energy", "delta_enrgy", "evidence.metric: expected a known name (nearest: delta_energy) of params/schema"),
+    ("record: pairs, ", "", "evidence.record: expected text, got nothing"),
+    ("01_energy", "01_enrgy", "evidence.notebook: expected a known name (nearest: 01_energy_landscape), got '01_enrgy"),
+    ("record: pairs", "record: pairs, wher: {a: b}", "evidence.wher: expected a known name (nearest: where), got"),
+    ("record: pairs", "record: pairs, where: {network: [a]}", "evidence.where.network: expected a text, number or tr"),
+    ("record: pairs", "record: pairs, where: a", "evidence.where: expected lines of `name: value`, got the text 'a'"),
+    ("record: pairs", "record: pairs, epochs: [0, 1]", "evidence.epochs: expected it with `frame` only"),
+    ("record: pairs", "record: pairs, frame: f, epochs: [1, 0]", "evidence.epochs: expected first and last"),
+    ("record: pairs", "record: pairs, frame: f, epochs: [0, 99]", "evidence.epochs[1]: expected a list"),
+    ("record: pairs", "record: pairs, frame: f, take: most", "evidence.take: expected one of mean, max, min, max_abs"),
+    ("record: pairs", "record: pairs, frame: f, quantiles: {E: [0.5, 0.2]}", "evidence.quantiles.E: expected two sha"),
+    ("record: pairs", "record: pairs, over: {network: [a]}", "evidence.over: expected one name with a list of two"),
+    ("record: pairs", "record: pairs, over: {network: [a, a]}", "evidence.over: expected each value once"),
+    ("record: pairs", "record: pairs, over: {metric: [fid, fdi]}", "evidence.metric: expected a known name (nearest"),
+    ("kind: value", "kind: valeu", "comparison.kind: expected one of value, difference, order, largest, smallest (ne"),
+    ("above: 0", "abve: 0", "comparison.abve: expected a known name (nearest: above), got 'abve'"),
+    ("above: 0", "above: 8/255", "comparison.above: expected a number or null, got the text '8/255'"),
+    ("above: 0", "above: no", "comparison.above: expected a number or null, got False"),
+    (", above: 0", "", "comparison: expected `above`, `below` or both, got neither"),
+    ("above: 0", "above: 2, below: 1", "comparison.above: expected less than `below`, got 2.0"),
+    ("kind: value, above: 0", "kind: order, above: 0", "comparison: expected no bound: order compares terms with ea"),
+    ("kind: value, above: 0", "kind: order", "evidence.over: expected two terms or more for kind order, got 1"),
+    ("kind: value", "kind: difference", "evidence.over: expected two terms for kind difference, got 1"),
+    ("above: 0", "above: 0, factor: 2", "comparison.factor: expected it with kind difference only, got 2.0"),
+    ("  comparison: {kind: value, above: 0}\n", "", "comparison: expected lines of `name: value` (or the reason"),
+    ("statement: s", "statement: s\n  unmeasured: why", "evidence: expected nothing beside `unmeasured`"),
+    ("statement: s", "statement: s\n  published: {value: 1, trust: high}", "published.source: expected text, got no"),
+    ("statement: s", "statement: s\n  published: {value: yes, source: x, trust: high}", "published.value: expected a"),
+    ("statement: s", "statement: s\n  published: {value: 1, source: x, trust: sure}", "published.trust: expected one"),
+    ("statement: s", "statement: s\n  min_seeds: 0", "min_seeds: expected a whole number >= 1"),
+    (GOOD, GOOD + GOOD, "expected each name once, got it on lines 1 and 6"),
+    (GOOD, "A1: [1]\n", "entry: expected lines of `name: value`, got the list [1]"),
+    ("record: pairs", "record: pairs, where: {network: $standart_network}", "$standart_network: expected a known name"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), FAULTS)
+def test_each_fault_is_one_line_with_file_claim_expected_and_got(root, old, new, said):
+    assert old in GOOD
+    write(root, GOOD.replace(old, new))
+    with pytest.raises(ParameterError) as caught:
+        ledger.check("tiny")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"params/claims.yaml: A1: {said}")
+    assert ": expected " in lines[0]
+    assert ", got " in lines[0]
+
+
+def test_all_faults_are_told_at_once(root):
+    write(root, GOOD.replace("paper: ebm", "paper: emb") + GOOD.replace("A1", "A2").replace("record: pairs, ", ""))
+    with pytest.raises(ParameterError) as caught:
+        ledger.check("tiny")
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["A1", "A2"]
+
+
+def test_a_fault_is_found_by_the_check_before_a_run_and_by_no_other_notebook(root):
+    write(root, GOOD.replace("paper: ebm", "paper: emb"))
+    (root / "notebooks").mkdir()
+    names = {"12_claims": ["standard_network", "robust_network", "seed"], "01_energy_landscape": ["n_steps"]}
+    for name, given in names.items():
+        source = "\n".join(['profile = "tiny"', *(f"{one} = None" for one in given)])
+        cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
+        (root / "notebooks" / f"{name}.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert [str(fault)[:29] for fault in parameters.check("tiny", ["12"])] == ["params/claims.yaml: A1: paper"]
+    assert parameters.check("tiny", ["01"]) == []
+
+
+# The file that is here
+
+
+def test_the_claims_of_the_first_paper_are_all_here():
+    every = ledger.read()
+    for k in range(1, 9):
+        assert [claim for claim in every if claim.id.startswith(f"C{k}")], k
+    assert len({claim.statement for claim in every}) == len(every)
+    data = {claim.only_on for claim in every} - {None}
+    assert data <= {"cifar10", "cifar100", "svhn", "tiny-imagenet"}
+
+
+@pytest.mark.parametrize("profile", parameters.profiles())
+def test_each_profile_names_the_networks_of_the_claims(profile):
+    ledger.check(profile)
+    values = parameters.read("12_claims", profile)
+    there = parameters.read("01_energy_landscape", profile)["networks"]
+    assert {values["standard_network"], values["robust_network"]} <= set(there)
+
+
+def test_its_job_waits_for_the_notebooks_that_it_reads():
+    job = jobs.notebook("digits", "12_claims")
+    read = {one.name for one in job.needs() if one.kind == "notebook"}
+    assert read == {"01_energy_landscape", "02_training_dynamics"} | ({"03_weat"} & set(parameters.notebooks("digits")))
+    assert {jobs.notebook("digits", name).stamp for name in read} | {ledger.path()} <= set(job.inputs())
+    asked = [one.name for one in jobs.of("digits", ["12_claims"]) if one.kind == "notebook"]
+    assert asked == [*sorted(read), "12_claims"]
+    other = jobs.notebook("digits", "01_energy_landscape")
+    assert other.needs() == other.networks()
