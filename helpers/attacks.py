@@ -35,7 +35,7 @@ from helpers.attack_losses import (
     random_targets,
     targeted_cross_entropy,
 )
-from helpers.balls import NORMS, Norm
+from helpers.balls import NORMS, Norm, column
 from helpers.pgd import RETURNS, Callback, Start, fgsm, pgd
 
 __all__ = [
@@ -51,11 +51,11 @@ __all__ = [
     "Named",
     "Norm",
     "aims",
+    "both_points",
     "cross_entropy",
     "fgsm",
     "kl_divergence",
     "least_likely",
-    "options",
     "pgd",
     "random_targets",
     "run",
@@ -66,6 +66,7 @@ __all__ = [
 
 
 Options = Mapping[str, Any]
+Points = dict[str, Tensor]
 
 
 class Family(NamedTuple):
@@ -152,18 +153,6 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `run` among the values of a YAML, the step converted to the images' scale.
-
-    >>> options({"n_steps": 20, "step_size_255": 51.0, "n_images": 360})
-    {'n_steps': 20, 'step_size': 0.2}
-    """
-    found = {name: values[name] for name in OPTIONS if name in values}
-    if values.get("step_size_255") is not None:
-        found["step_size"] = values["step_size_255"] / 255
-    return found
-
-
 # By name -----------------------------------------------------------------------------------------------------------
 
 
@@ -210,30 +199,81 @@ def run(
     The result does not depend on `batch_size`, but for images whose margin is so small (1e-4) that float32 rounding
     decides. Raises ValueError for bad input, a point that the attack does not have, and an option that is missing.
     """
-    named = NAMED[checks.choice(name, NAMED, "attack")]
-    checks.module(network)
-    checks.labels(y, checks.images(x))
-    checks.index(index, x)
-    checks.count(batch_size, "batch_size", minimum=1)
-    checks.choice(returns, named.points, f"returns of attack {name!r}")
     given = {
         "step_size": step_size, "n_steps": n_steps, "n_restarts": n_restarts, "n_targets": n_targets,
         "n_queries": n_queries, "gamma": gamma, "kappa": kappa, "cw_c": cw_c, "cw_kappa": cw_kappa,
         "cw_step_size": cw_step_size, "cw_n_steps": cw_n_steps,
     }  # fmt: skip
-    if missing := [option for option in named.needs if given[option] is None]:
-        raise ValueError(f"expected {', '.join(missing)} for attack {name!r}, got None")
-    if callback is not None and named.family not in ("pgd", "apgd"):
+    told = _checked(name, network, x, y, returns=(returns,), index=index, batch_size=batch_size, given=given)
+    if callback is not None and NAMED[name].family not in ("pgd", "apgd"):
         raise ValueError(f"expected a callback only for PGD and APGD, which have iterates to show, got one for {name}")
     if not len(x):
         return x.detach().clone()
-    told = {option: given[option] for option in named.needs}
     common: Options = {
         "norm": norm, "epsilon": epsilon, "returns": returns, "seed": seed, "index": index, "batch_size": batch_size,
         "callback": callback,
     }  # fmt: skip
     by = {"pgd": _by_pgd, "apgd": _by_apgd, "fab": _by_fab, "square": _by_square, "cw": _by_cw}
-    return by[named.family](name, network, x, y, told, common)
+    return by[NAMED[name].family](name, network, x, y, told, common)
+
+
+@torch.no_grad()
+def both_points(name: str, network: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Points:
+    """Where an attack ends, and its first success: x_adv by point, "first_success" last. `settings` are those of `run`.
+
+    Of one run where the attack lets its iterates be seen (PGD, APGD, CW), else of two with the same draws. FGSM has one
+    step and its two points are one, so only "last" comes back. PGD and APGD need one restart here.
+    """
+    named = NAMED[checks.choice(name, NAMED, "attack")]
+    if named.family == "cw":
+        told = _checked(
+            name, network, x, y, returns=(), index=settings["index"], batch_size=settings["batch_size"], given=settings
+        )
+        found = cw.points(network, x, y, **_cw_settings(told), batch_size=settings["batch_size"])
+        return {point: found[point] for point in (named.final, "first_success")}
+    if named.family not in ("pgd", "apgd") or "n_targets" in named.needs:
+        return {point: run(name, network, x, y, returns=point, **settings) for point in (named.final, "first_success")}
+    if settings.get("n_restarts", 1) != 1:
+        raise ValueError(f"expected n_restarts to be 1 for both points of one run, got {settings['n_restarts']!r}")
+    return _watched(name, network, x, y, **settings)
+
+
+def _watched(name: str, network: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, **settings: Any) -> Points:
+    """Both points of one run of PGD or APGD. The callback sees every iterate, the last one included."""
+    finals, firsts = [x[:0]], [x[:0]]
+    index = settings.pop("index")
+    for rows in (slice(k, k + batch_size) for k in range(0, len(x), batch_size)):
+        first, done = x[rows].detach().clone(), torch.zeros_like(y[rows], dtype=torch.bool)
+
+        def keep_first(step: int, x_k: Tensor, at_k: LossValue, first: Tensor = first, done: Tensor = done) -> None:
+            new = at_k.fooled & ~done
+            first[new], done[new] = x_k[new], True
+
+        final = run(
+            name, network, x[rows], y[rows], returns=NAMED[name].final, index=index[rows], batch_size=batch_size,
+            callback=keep_first, **settings,
+        )  # fmt: skip
+        finals.append(final)
+        firsts.append(torch.where(column(done, x), first, final))
+    both = {NAMED[name].final: torch.cat(finals)}
+    return both if NAMED[name].one_step else both | {"first_success": torch.cat(firsts)}
+
+
+def _checked(
+    name: str, network: nn.Module, x: Tensor, y: Tensor, *, returns: tuple[str, ...], index: Tensor, batch_size: int,
+    given: Options,
+) -> dict[str, Any]:  # fmt: skip
+    """What every attack asks of its input; the options that this one needs."""
+    named = NAMED[checks.choice(name, NAMED, "attack")]
+    checks.module(network)
+    checks.labels(y, checks.images(x))
+    checks.index(index, x)
+    checks.count(batch_size, "batch_size", minimum=1)
+    for point in returns:
+        checks.choice(point, named.points, f"returns of attack {name!r}")
+    if missing := [option for option in named.needs if given.get(option) is None]:
+        raise ValueError(f"expected {', '.join(missing)} for attack {name!r}, got None")
+    return {option: given[option] for option in named.needs}
 
 
 def aims(name: str, network: nn.Module, x: Tensor, y: Tensor, *, seed: int, index: Tensor) -> Tensor | None:
@@ -291,6 +331,9 @@ def _by_square(name: str, network: nn.Module, x: Tensor, y: Tensor, told: Option
 
 
 def _by_cw(name: str, network: nn.Module, x: Tensor, y: Tensor, told: Options, common: Options) -> Tensor:
-    told = {option.removeprefix("cw_"): value for option, value in told.items()}
     common = {option: common[option] for option in ("returns", "batch_size")}
-    return cw.cw(network, x, y, n_searches=1, targeted=False, **told, **common)
+    return cw.cw(network, x, y, **_cw_settings(told), **common)
+
+
+def _cw_settings(told: Options) -> dict[str, Any]:
+    return {option.removeprefix("cw_"): value for option, value in told.items()} | {"n_searches": 1, "targeted": False}

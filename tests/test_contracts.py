@@ -326,7 +326,7 @@ def test_every_energy_and_loss_is_held_to_the_contract(module):
 
 def test_every_attack_is_held_to_the_contract():
     assert public(pgd) == {"pgd", "fgsm"}
-    assert public(attacks) == {"run", "aims", "options"}
+    assert public(attacks) == {"run", "both_points", "aims"}
     assert {name.split()[0] for name in ATTACKS} == public(pgd) | {"run"}
     assert {named.family for named in attacks.NAMED.values()} == set(attacks.FAMILIES)
     not_losses = {"logits_of", "random_targets", "least_likely"}
