@@ -280,6 +280,7 @@ def of_named(
     """
     x, y = images.images(), images.labels
     given = {"norm": "linf", "returns": "first_success", "seed": seed, "index": images.index, "batch_size": batch_size}
+    options = {**options, "n_restarts": 1}
 
     def attacked(x: Tensor, y: Tensor, radius: float, name: str = attack) -> Tensor:
         step = options["step_size"] * max(1.0, radius / epsilon)

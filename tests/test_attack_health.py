@@ -233,7 +233,7 @@ def test_refusals():
         attack_health.outputs_repeat(net, x, n_times=1)
 
 
-NAMED = {"step_size": 0.003, "n_steps": 20, "n_restarts": 1, "n_queries": 200, "seed": 0, "batch_size": 64}
+NAMED = {"step_size": 0.003, "n_steps": 20, "n_queries": 200, "seed": 0, "batch_size": 64}
 
 
 def named(net, *, epsilon=0.01, **changes):

@@ -95,10 +95,10 @@ def test_fgsm_has_one_point_and_the_others_two(linear, grey):
 @pytest.mark.parametrize("attack", [name for name in attacks.NAMED if name != "fgsm"])
 def test_the_first_success_of_a_run_is_what_an_attack_that_stops_returns(noise, attack):
     network = Convolutions().eval()
-    pairs = _measure(network, noise, attack, epsilon=0.3, step_size=0.05, cw_n_steps=40)
+    pairs = _measure(network, noise, attack, epsilon=0.3, step_size=0.05, cw_n_steps=150)
     setting = (
         OPTIONS
-        | {"cw_n_steps": 40}
+        | {"cw_n_steps": 150}
         | {"norm": "linf", "epsilon": 0.3, "step_size": 0.05, "n_steps": 12, "n_restarts": 1, "seed": 0}
     )
     setting |= {"index": noise.index, "batch_size": 10}

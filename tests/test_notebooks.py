@@ -50,7 +50,7 @@ def test_short_cells_few_cells_no_definitions(name):
     assert len({cell["id"] for cell in cells}) == len(cells)
     assert all(re.fullmatch(r"[a-z0-9-]+", cell["id"]) for cell in cells), "ids are names, not random"
     for place, source in _code(name):
-        assert len(source.splitlines()) <= 15, place
+        assert len(source.splitlines()) <= (30 if place == "parameters" else 15), place  # one name a line is no code
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(source))), place
 
@@ -74,7 +74,7 @@ def test_parameters_cell_holds_a_profile_and_nones(name):
     assert len(cells) == 1
     lines = "".join(cells[0]["source"]).splitlines()
     assert lines[0] == 'profile = "digits"'
-    assert all(re.fullmatch(r"([a-z_0-9]+ = )+None", line) for line in lines[1:])
+    assert all(re.fullmatch(r"[a-z_0-9]+ = None", line) for line in lines[1:])
     assert f'parameters.load("{name}", globals())' in dict(_code(name))["setup"]
 
 
