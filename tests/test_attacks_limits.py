@@ -169,10 +169,10 @@ def test_run_gives_each_other_attack_what_it_needs(norm):
         "fab_t": ("closest", fab.fab(net, x, y, n_steps=6, n_targets=2, returns="closest", **ball)),
         "square": ("max_loss", square.square(net, x, y, n_queries=8, returns="max_loss", **ball, **drawn)),
         "cw": (
-            "closest",
+            "last",
             cw.cw(
                 net, x, y, c=1.0, n_searches=1, kappa=0.0, step_size=0.01, n_steps=6, targeted=False,
-                returns="closest", batch_size=100,
+                returns="last", batch_size=100,
             ),
         ),
     }  # fmt: skip
