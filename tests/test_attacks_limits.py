@@ -154,7 +154,8 @@ def test_run_gives_each_pgd_its_loss_start_and_target(name):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_run_gives_each_other_attack_what_it_needs(norm):
-    net, x, y = convolutional(), middle(torch.float32), torch.arange(B)
+    net, x = convolutional(), middle(torch.float32)
+    y = net(x).argmax(1)
     ball = {"norm": norm, "epsilon": EPSILON, "batch_size": 100}
     drawn = {"seed": 0, "index": INDEX}
     steps = {"n_steps": 6, "n_restarts": 1}
