@@ -182,7 +182,7 @@ def _of_lowering(found: Found) -> str:
     still = [name for name in ends if found["ce_kl", "first_success"][name] == "lowered"]
     said = f"{_listed(ends)} lower E(x) where they end"
     if not still:
-        return f"{said}, none of them at its first success: that they lower E(x) is an effect of going on."
+        return f"{said}, none of them clearly so at its first success: that they lower E(x) is an effect of going on."
     if len(still) == len(ends):
         return f"{said}, and at their first success too: that they lower E(x) is no effect of going on."
     return f"{said}, at its first success only {_listed(still)}: going on explains a part."

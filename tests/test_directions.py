@@ -105,13 +105,13 @@ ON = "Of the other attacks APGD-T, APGD-DLR, Square go on as well"
         (
             (LOWERED, RAISED),
             (RAISED, RAISED),
-            f"{LOW}, none of them at its first success: that",
+            f"{LOW}, none of them clearly so at its first success: that",
             "raise E(x) all the same",
         ),
         (
             (LOWERED, RAISED),
             (MIXED, RAISED),
-            f"{LOW}, none of them at its first success: that",
+            f"{LOW}, none of them clearly so at its first success: that",
             "raise E(x) all the same",
         ),
         ((LOWERED, RAISED), (LOWERED, RAISED), f"{LOW}, and at their first success too", "is no effect of stopping"),
