@@ -2,16 +2,20 @@
 
 A claim holds when the whole 95 % interval of what decides it lies where the claim says, fails when the whole interval
 lies elsewhere, and is undecided when the interval reaches over the bound or there is none. What no record holds is not
-run. A claim of several comparisons holds when each does and fails when one does. Intervals of one term are those of its record; a frame's are Student's t over seeds, and for one network Wilson's
-or the normal one over images. A difference of terms that share seeds and images is paired: over seeds by Student's t,
-over (seed, image) by bootstrap, and of the two the wider end counts on each side, since a bootstrap of three seeds
-alone is too narrow. Terms that share nothing are taken as independent (Zou & Donner 2008, Stat. Med. 27, 1693).
+run. A claim of several comparisons holds when each does and fails when one does.
+
+Intervals of one term are those of its record; a frame's are Student's t over seeds, and for one network Wilson's or the
+normal one over images. Seeds that agree to the last digit have a Student's interval without width: a share of images
+then has Wilson's over the images, another number none. A difference of terms that share seeds and images is paired:
+over seeds by Student's t, over (seed, image) by bootstrap, and of the two the wider end counts on each side, since a
+bootstrap of three seeds alone is too narrow. Terms that share nothing are taken as independent (Zou & Donner 2008,
+Stat. Med. 27, 1693).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +45,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with its status. `estimate` of `quantity` decided it: of several with that status, what speaks least for it."""
+    """A claim with its status; `estimate` of `quantity` decided it: of several, what speaks least for the claim."""
 
     claim: Claim
     status: str
@@ -284,7 +288,8 @@ def basis(finding: Finding) -> str:
         return finding.reason
     n = [f"{len(finding.seeds)} seed{'s' * (len(finding.seeds) != 1)}"] if finding.seeds else []
     n += [f"{finding.n_images:,} images"] if finding.n_images else []
-    return ", ".join([*([finding.reason] if finding.reason else [WAYS[finding.kind]]), *n])
+    agree = " over images, the seeds agree" if finding.kind == "wilson" and len(finding.seeds) > 1 else ""
+    return ", ".join([finding.reason or WAYS[finding.kind] + agree, *n])
 
 
 def published(claim: Claim) -> str | None:

@@ -220,7 +220,7 @@ def _of_one(values: np.ndarray, *, spread: bool, share: bool) -> Estimate:
 
 
 def resampled(networks: list[np.ndarray], factors: list[float], *, seed: int) -> Estimate:
-    """Σ factor · std over images, with the percentile interval of a bootstrap over the images that the networks share."""
+    """Σ factor · std over images, with the percentile interval of a bootstrap over the images that all share."""
     generator, n = np.random.default_rng(seed), len(networks[0])
     sums = np.empty(N_RESAMPLES)
     for i in range(N_RESAMPLES):

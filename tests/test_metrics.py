@@ -69,7 +69,7 @@ def test_student_t_uses_the_table():
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
 @pytest.mark.parametrize("n", [2, 3, 30])
 def test_quantiles_are_those_of_scipys_distributions(n, level):
-    # By hand, from distributions that the code does without: importing scipy.stats would cost each process half a second.
+    # scipy.stats, which costs half a second to import, is what the code does without.
     values = np.arange(float(n))
     half, s = metrics.student_t(values, level=level).high - values.mean(), values.std(ddof=1)
     assert half == pytest.approx(stats.t.ppf((1 + level) / 2, n - 1) * s / math.sqrt(n), rel=1e-12)
