@@ -208,7 +208,10 @@ def _points(
 
 
 def _networks(recipes: list[Any], profile: str, *, where: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """For each network that `recipes` make: the parameter that names it, and its values of what their grids sweep."""
+    """For each network that `recipes` make: the parameter that names it, and its values of what their grids sweep.
+
+    By these values where they are numbers, so that a recipe without a grid stands among those of a grid.
+    """
     there = parameters.recipes(profile)
     known = sorted({name.partition("@")[0] for name in there})
     for recipe in recipes:
@@ -224,7 +227,10 @@ def _networks(recipes: list[Any], profile: str, *, where: str) -> list[tuple[dic
     for one in found:
         if lacking := [key for key in swept if one.entry.get(key) is None]:
             raise ParameterError(where, "recipe", f"networks that all have {lacking[0]}", got=f"{one.name} without")
-    return [({"networks": [one.name]}, {key: one.entry[key] for key in swept}) for one in found]
+    points = [({"networks": [one.name]}, {key: one.entry[key] for key in swept}) for one in found]
+    if all(isinstance(value, int | float) for _, values_ in points for value in values_.values()):
+        points.sort(key=lambda point: tuple(point[1].values()))
+    return points
 
 
 def _named(swept: Mapping[str, Any]) -> str:
