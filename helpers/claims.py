@@ -219,13 +219,13 @@ def table(findings: Iterable[Finding]) -> pd.DataFrame:
             {
                 "paper": claim.paper,
                 "claim": claim.id,
+                "statement": claim.statement + (f" ({claim.note})" if claim.note else ""),
                 "status": one.said,
                 "measured": interval,
-                "statement": claim.statement + (f" ({claim.note})" if claim.note else ""),
+                "published": published(claim),
                 "asked": asked(claim),
                 "of": one.quantity or None,
                 "basis": basis(one),
-                "published": published(claim),
                 "evidence": evidence(claim),
             }
         )
