@@ -123,7 +123,7 @@ def with_width(estimate: Estimate, n_images: int | None, *, share: bool) -> Esti
     """Student's interval of equal numbers has no width, which is no certainty: Wilson's of a share of images, or none.
 
     >>> print(with_width(metrics.student_t([100.0, 100.0, 100.0]), 360, share=True))
-    100.0 [98.9, 100.0]
+    100.00 [98.94, 100.00]
     """
     if estimate.kind != "student_t" or estimate.high > estimate.low:
         return estimate
