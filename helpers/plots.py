@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from scipy import special, stats  # type: ignore[import-untyped]
+from scipy import special  # type: ignore[import-untyped]
 
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
+from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
-from helpers.intervals import interval_curves as interval_curves
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
@@ -311,6 +311,8 @@ def _violin_axis(ax: Axes, names: Sequence[str], *, scale: str) -> None:
 
 
 def _half_violin(ax: Axes, values: np.ndarray, *, place: float, side: int, colour: str) -> None:
+    from scipy import stats  # here, since it takes half a second and only violins need it
+
     transform = ax.yaxis.get_transform()
     t = transform.transform(values.astype(np.float64))
     grid = np.linspace(t.min(), t.max(), 200)
