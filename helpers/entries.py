@@ -146,7 +146,7 @@ def _references_of(name: str, found: Mapping[str, Checked]) -> list[str]:
     """The reference of `name`, its reference and so on, each once."""
     chain: list[str] = []
     wanted = reference(found[name][0])
-    while wanted in found and wanted not in chain:
+    while wanted is not None and wanted in found and wanted not in chain:
         chain.append(wanted)
         wanted = reference(found[wanted][0])
     return chain

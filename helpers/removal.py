@@ -1,6 +1,6 @@
 """Which training images are left out: the removal experiment of paper 1 (ebm, C6).
 
-A network that was trained on all images, the *reference*, looks at each of them. Of the N training images n are left out:
+A network that was trained on all images, the *reference*, looks at each. Of the N training images n are left out:
 
     high_energy     of those it classifies rightly the n of highest E(x)
     low_energy      of those it classifies rightly the n of lowest E(x)
@@ -86,7 +86,7 @@ def judge(network: nn.Module, images: ImageSet, *, entry: Mapping[str, Any], see
             logits = network(x).float()
             energy = energies.marginal(logits)
             if judged == "attacked":
-                start = {name: entry.get(name) for name in ("n_steps", "start", "start_std")}
+                start: dict[str, Any] = {name: entry.get(name) for name in ("n_steps", "start", "start_std")}
                 x_adv = attacks.pgd(
                     attacks.cross_entropy(network), x, y, **attack_settings(entry), **start, n_restarts=1,
                     returns="last", seed=seed, index=part.index, purpose="removal/attack",
