@@ -22,6 +22,7 @@ from scipy import special  # type: ignore[import-untyped]
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
+from helpers.dots import interval_dots as interval_dots
 from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
 from helpers.pictures import attack_strip as attack_strip
@@ -29,6 +30,7 @@ from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
 from helpers.saving import save as save
 from helpers.strips import status_strip as status_strip
+from helpers.weight_curves import weight_curve as weight_curve
 
 ENERGY_ROWS = {"$E(x)$": ("E", "E_adv"), "$E(x, y)$": ("E_y", "E_y_adv")}
 

@@ -68,6 +68,8 @@ LABELS = {
     "trades": "TRADES",
     "weat_nat": "WEAT (natural)",
     "weat_adv": "WEAT (adversarial)",
+    "weat_adv_mean": "WEAT (adversarial), w / mean(w)",
+    "weat_adv_beta": "WEAT (adversarial)",
     "mail_trades": "MAIL-TRADES",
     "mart": "MART",
     "fgsm_rs": "FGSM-RS",
@@ -78,6 +80,9 @@ LABELS = {
     "madry_wide": "Madry AT, wide ball",
     "madry_few": "Madry AT, few images",
     "madry_few_der": "Madry AT + DER, few images",
+    "high_energy": "high E(x), right",
+    "low_energy": "low E(x), right",
+    "beta": "β",
     "energy_penalty": "penalty",
     "linf": "L∞",
     "l2": "L2",
@@ -144,7 +149,7 @@ def label(name: object) -> str:
     """How a name of YAML or of a frame is printed in a figure.
 
     >>> label("pgd_ce_targeted"), label("trades@beta=3@test images"), label("resnet20")
-    ('PGD-CE, random target', 'TRADES, beta = 3, test images', 'resnet20')
+    ('PGD-CE, random target', 'TRADES, β = 3, test images', 'resnet20')
     """
     base, *points = str(name).split("@")
     parts = [LABELS.get(base, base.replace("_", " "))]
