@@ -20,6 +20,7 @@ PUBLISHED = ROOT / "params" / "published" / "ebm_attack_directions.csv"
 FAMILIES = {"ce_kl": "CE and KL", "margin": "margin, target and smallest change"}
 OPPOSITE = {"lowered": "raised", "raised": "lowered"}
 UNCLEAR = "no clear sign"
+Found = Mapping[tuple[str, str], Mapping[str, str]]  # (family, point) -> attack -> direction
 HEADERS = {
     "attack": "attack",
     "published": "published: E(x)",
@@ -109,11 +110,10 @@ def _measured(scalars: pd.DataFrame, network: str) -> dict[tuple[str, str], dict
 def _line(name: str, point: str, cells: Mapping[str, Interval], theirs: Mapping[Any, Any] | None) -> dict[str, object]:
     ours = direction(cells["share_lowered"], cells["delta_energy"])
     said = "" if theirs is None else str(theirs["direction"])
-    shown = theirs is not None and theirs["adversarial_mode"]
     return {
         "attack": style.label(name),
         "published": said or None,
-        "modes": f"{theirs['natural_mode']} to {theirs['adversarial_mode']}" if theirs is not None and shown else None,
+        "modes": _modes(theirs) if theirs is not None and theirs["adversarial_mode"] else None,
         "trust": None if theirs is None else theirs["trust"],
         "point": style.label(point),
         "public": "yes" if attacks.NAMED[name].public == point else "no",
@@ -121,6 +121,10 @@ def _line(name: str, point: str, cells: Mapping[str, Interval], theirs: Mapping[
         "ours": ours,
         "agrees": agreement(ours, said),
     }
+
+
+def _modes(theirs: Mapping[Any, Any]) -> str:
+    return f"{theirs['natural_mode']} to {theirs['adversarial_mode']}".replace("-", "−")
 
 
 # Is the split a stopping effect? --------------------------------------------------------------------------------------
@@ -142,15 +146,14 @@ def families(scalars: pd.DataFrame, *, network: str) -> dict[tuple[str, str], di
 def finding(scalars: pd.DataFrame, *, network: str) -> str:
     """What the measurements say of the published split into two families, in words; a line for each sentence.
 
-    The split is there at a point where all CE and KL attacks lower E(x) and all others raise it. It is a stopping
-    effect as far as it goes when every attack stops at its first success, or when the others go on.
+    Two questions, answered by intervals. Do CE and KL attacks lower E(x) only by going on after their first success?
+    And do those of the other attacks that go on too (`final` is not the closest point) raise E(x) all the same?
     """
     found = families(scalars, network=network)
     if any((family, point) not in found for family in FAMILIES for point in ("final", "first_success")):
         return f"{style.label(network)}: both families of attacks are needed to compare them, at both points."
     names = {"final": "where each attack ends", "first_success": "at each attack's first success"}
     lines = [f"{style.label(network)}, {names[point]}: {_counted(found, point)}." for point in names]
-    lines.append(_verdict(found))
     changed = [
         f"{style.label(name)} ({found[family, 'final'][name]} where it ends, {way} at its first success)"
         for family in FAMILIES
@@ -158,10 +161,10 @@ def finding(scalars: pd.DataFrame, *, network: str) -> str:
         if way != found[family, "final"][name]
     ]
     lines.append(f"The point changes the direction of: {', '.join(changed) if changed else 'none of them'}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, _of_lowering(found), _of_raising(found)])
 
 
-def _counted(found: Mapping[tuple[str, str], Mapping[str, str]], point: str) -> str:
+def _counted(found: Found, point: str) -> str:
     parts = []
     for family, said in FAMILIES.items():
         ways = list(found[family, point].values())
@@ -171,20 +174,37 @@ def _counted(found: Mapping[tuple[str, str], Mapping[str, str]], point: str) -> 
     return "; ".join(parts)
 
 
-def _verdict(found: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
-    split = {
-        point: set(found["ce_kl", point].values()) == {"lowered"} and set(found["margin", point].values()) == {"raised"}
-        for point in ("final", "first_success")
-    }
-    lowered = {point: "lowered" in found["ce_kl", point].values() for point in split}
-    if split["first_success"]:
-        return "The two families part also where all stop at their first success: the split is no stopping effect."
-    if not lowered["final"]:
-        return "No CE or KL attack lowers E(x) where it ends: the published split is not there to be explained."
-    there = "The split is there where the attacks end" if split["final"] else "The split is there only in part"
-    if not lowered["first_success"]:
-        return f"{there}, and no CE or KL attack lowers E(x) at its first success: the split is a stopping effect."
-    return f"{there}, and some CE or KL attacks lower E(x) at their first success too: stopping explains only a part."
+def _of_lowering(found: Found) -> str:
+    """Whether CE and KL attacks lower E(x) only after their first success."""
+    ends = [name for name, way in found["ce_kl", "final"].items() if way == "lowered"]
+    if not ends:
+        return "No CE or KL attack lowers E(x) where it ends: there is no lowering to explain."
+    still = [name for name in ends if found["ce_kl", "first_success"][name] == "lowered"]
+    said = f"{_listed(ends)} lower E(x) where they end"
+    if not still:
+        return f"{said}, none of them at its first success: that they lower E(x) is an effect of going on."
+    if len(still) == len(ends):
+        return f"{said}, and at their first success too: that they lower E(x) is no effect of going on."
+    return f"{said}, at its first success only {_listed(still)}: going on explains a part."
+
+
+def _of_raising(found: Found) -> str:
+    """Whether those of the other attacks that go on after their first success raise E(x) all the same."""
+    on = {name: way for name, way in found["margin", "final"].items() if attacks.NAMED[name].final != "closest"}
+    raised = [name for name, way in on.items() if way == "raised"]
+    if not on:
+        return "None of the other attacks goes on after its first success."
+    said = f"Of the other attacks {_listed(list(on))} go on as well"
+    if len(raised) == len(on):
+        return f"{said} and raise E(x) all the same: their raising is no effect of stopping."
+    if not raised:
+        return f"{said}, and then none of them raises E(x): their raising is an effect of stopping."
+    return f"{said}, and then only {_listed(raised)} raise E(x): stopping explains a part."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as they are printed, joined by commas."""
+    return ", ".join(style.label(name) for name in names)
 
 
 def going_on(scalars: pd.DataFrame, *, network: str, attack: str = "pgd_margin") -> str:
@@ -194,10 +214,10 @@ def going_on(scalars: pd.DataFrame, *, network: str, attack: str = "pgd_margin")
         return f"{style.label(attack)} was not measured on {style.label(network)}."
     way = direction(cells["share_lowered"], cells["delta_energy"])
     said = {
-        "lowered": "so it is not the margin that keeps E(x) from falling, but stopping once it is won",
-        "raised": "so a margin loss keeps E(x) up also far beyond the boundary",
+        "lowered": "so it is not the margin that keeps E(x) from falling where an attack goes on",
+        "raised": "so going on does not lower E(x) here",
     }.get(way, "which decides nothing")
     return (
-        f"{style.label(network)}, {style.label(attack)}, which goes on beyond the boundary: E(x) lowered on "
-        f"{cells['share_lowered']} %, mean ΔE(x) {cells['delta_energy']} nat: {way}, {said}."
+        f"{style.label(network)}, {style.label(attack)}, whose margin goes on growing beyond the boundary: E(x) "
+        f"lowered on {cells['share_lowered']} %, mean ΔE(x) {cells['delta_energy']} nat: {way}, {said}."
     )

@@ -88,40 +88,63 @@ def test_the_table_has_a_row_for_each_point_and_agrees_by_intervals():
     }
     assert list(found.columns) == list(directions.HEADERS)
     row = found.iloc[0]
-    assert (row["modes"], row["trust"], row["share_lowered"]) == ("-14 to -28", "medium", Interval(90.0, 85.0, 95.0))
+    assert (row["modes"], row["trust"], row["share_lowered"]) == ("−14 to −28", "medium", Interval(90.0, 85.0, 95.0))
     assert found[found["attack"] == "FGSM"][["published", "modes", "trust"]].isna().all(axis=None)
     with pytest.raises(ValueError, match=r"network: expected one of \['standard'\], got 'madry'"):
         directions.table(scalars(ways), network="madry")
 
 
+LOW = "PGD-CE, PGD-KL (TRADES), APGD-CE lower E(x) where they end"
+ON = "Of the other attacks APGD-T, APGD-DLR, Square go on as well"
+
+
 @pytest.mark.parametrize(
-    ("final", "first", "words"),
+    ("final", "first", "lowering", "raising"),
     [
-        ((LOWERED, RAISED), (RAISED, RAISED), "is there where the attacks end, and no CE or KL attack lowers"),
-        ((LOWERED, RAISED), (LOWERED, RAISED), "the split is no stopping effect"),
-        ((LOWERED, RAISED), (LOWERED, MIXED), "stopping explains only a part"),
-        ((LOWERED, LOWERED), (RAISED, RAISED), "there only in part, and no CE or KL attack lowers"),
-        ((RAISED, RAISED), (RAISED, RAISED), "the published split is not there to be explained"),
+        (
+            (LOWERED, RAISED),
+            (RAISED, RAISED),
+            f"{LOW}, none of them at its first success: that",
+            "raise E(x) all the same",
+        ),
+        (
+            (LOWERED, RAISED),
+            (MIXED, RAISED),
+            f"{LOW}, none of them at its first success: that",
+            "raise E(x) all the same",
+        ),
+        ((LOWERED, RAISED), (LOWERED, RAISED), f"{LOW}, and at their first success too", "is no effect of stopping"),
+        ((LOWERED, LOWERED), (RAISED, RAISED), "is an effect of going on", "none of them raises E(x)"),
+        ((RAISED, RAISED), (RAISED, RAISED), "there is no lowering to explain", "raise E(x) all the same"),
     ],
 )
-def test_the_verdict_on_stopping(final, first, words):
+def test_the_finding_on_stopping(final, first, lowering, raising):
     text = directions.finding(scalars(everywhere(final=final, first=first)), network="standard")
-    assert words in text
-    changed = text.splitlines()[-1]
+    *_, changed, of_lowering, of_raising = text.splitlines()
+    assert lowering in of_lowering
+    assert of_raising.startswith(ON)
+    assert raising in of_raising
     assert ("PGD-CE (" in changed) == (final[0] != first[0])
     assert ("Square (" in changed) == (final[1] != first[1])
     assert ("none of them" in changed) == (final == first)
 
 
-def test_the_verdict_counts_directions_and_one_attack_that_differs_is_a_part():
+def test_the_finding_counts_directions_and_one_attack_that_differs_is_a_part():
     ways = everywhere(final=(LOWERED, RAISED), first=(RAISED, RAISED))
     ways |= {("pgd_kl", "first_success"): LOWERED, ("square", "max_loss"): MIXED}
     lines = directions.finding(scalars(ways), network="standard").splitlines()
     assert "of 3 attacks by CE and KL 3 lower E(x) and 0 raise it; of 5 attacks" in lines[0]
     assert lines[0].endswith("0 lower E(x) and 4 raise it, unclear for 1.")
     assert "of 3 attacks by CE and KL 1 lower E(x) and 2 raise it" in lines[1]
-    assert "only in part" in lines[2]
-    assert "stopping explains only a part" in lines[2]
+    assert lines[3] == f"{LOW}, at its first success only PGD-KL (TRADES): going on explains a part."
+    assert lines[4] == f"{ON}, and then only APGD-T, APGD-DLR raise E(x): stopping explains a part."
+
+
+def test_attacks_that_look_for_the_closest_point_do_not_go_on():
+    ways = everywhere(final=(LOWERED, RAISED), first=(RAISED, RAISED))
+    ways = {key: way for key, way in ways.items() if key[0] in ("pgd_ce", "fab_t", "cw")}
+    text = directions.finding(scalars(ways), network="standard")
+    assert text.endswith("None of the other attacks goes on after its first success.")
 
 
 def test_without_both_families_there_is_no_verdict():
@@ -133,7 +156,11 @@ def test_without_both_families_there_is_no_verdict():
 
 @pytest.mark.parametrize(
     ("way", "words"),
-    [(LOWERED, "but stopping once it is won"), (RAISED, "keeps E(x) up"), (MIXED, "which decides nothing")],
+    [
+        (LOWERED, "so it is not the margin"),
+        (RAISED, "going on does not lower E(x) here"),
+        (MIXED, "which decides nothing"),
+    ],
 )
 def test_a_margin_attack_that_goes_on(way, words):
     text = directions.going_on(scalars({("pgd_margin", "last"): way}), network="standard")
