@@ -147,7 +147,7 @@ def curve_with_band(
             handles.append(_line(style.NEUTRAL, "-", label=_bare(y_label)))
             handles.append(_line(style.NEUTRAL, style.DASHES[1], label=_bare(right_label)))
         _phases(ax, phases)
-        figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
+        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
 
 
@@ -176,8 +176,15 @@ def curve_panels(
             if column in zero:
                 ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
         handles = [_line(palette[name], dashes[name], label=style.label(name)) for name in methods]
-        figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
+        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
+
+
+def _legend_below(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
+    """A legend under the axes, in as many columns (at most 3) as its longest text leaves room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    ncols = int(figure.get_figwidth() / (0.06 * longest + 0.5))  # inches: a letter of 8 points, a handle with its gaps
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(max(ncols, 1), 3))
 
 
 def _line(colour: str, dashes: Any, *, label: str) -> Line2D:

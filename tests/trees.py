@@ -13,7 +13,7 @@ PARTS = ("helpers", "notebooks", "params")
 FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
 NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20}
-KEPT = ("standard", "madry", "trades", "fgsm_rs")
+KEPT = ("standard", "madry", "trades", "fgsm_rs_large")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {"n_images": 40, "n_steps": 3, "n_shown": 20, "networks": ["standard", "madry"]},
@@ -21,7 +21,7 @@ NOTEBOOK = {
         "n_shown": 6,
         "weighted_networks": ["trades"],
         "overfitting_networks": ["madry"],
-        "single_step_networks": ["fgsm_rs", "madry"],
+        "single_step_networks": ["fgsm_rs_large", "madry"],
     },
 }
 
