@@ -249,7 +249,7 @@ def table(scalars: pd.DataFrame, *, by: str = "network") -> pd.DataFrame:
         measure = _measure(row)
         cells = lines.setdefault(str(row[by]), {})
         if row["metric"] == "standard_error":
-            cells[f"± s.e. ({measure})"] = row["value"]
+            cells[f"± s.e. ({measure})"] = round(row["value"], 2)
         elif row["metric"] in ("accuracy", "robust_accuracy"):
             cells[f"{measure} (%)"] = interval(row)
     return pd.DataFrame([{by: style.label(name), **cells} for name, cells in lines.items()], dtype=object)
