@@ -100,8 +100,9 @@ def robust(scalars: pd.DataFrame) -> str:
 def catastrophic(scalars: pd.DataFrame) -> str:
     """What a record of `measured` says of catastrophic overfitting, a line for each network.
 
-    Called so where training's own attack has gone blind: PGD finds more errors beyond it (the interval's lower end) than
-    it finds itself. Whether PGD's error has risen since its best epoch is told apart: seeds go blind at other epochs.
+    Called so where training's own attack has gone blind: PGD finds more errors beyond it (by the interval's lower end)
+    than it finds itself. Whether PGD's error has risen since its best epoch is told apart, for seeds go blind at
+    different epochs.
     """
     lines = []
     for network, found in scalars.groupby("network", sort=False):
