@@ -297,7 +297,7 @@ def beside_published(scalars: pd.DataFrame, *, data: Mapping[str, str]) -> pd.Da
             rows.append(there | {"metric": names.get(row["attack"], "natural"), "ours on": own, "ours": interval(row)})
     ours = pd.DataFrame(rows, columns=["dataset", "method", "metric", "ours on", "ours"], dtype=object)
     key = ["dataset", "method", "metric"]
-    both = tables.published(ours, "ebm_robust_accuracy.csv", on=key, value="value", ours="ours", how="left")
+    both = tables.published(ours, "ebm_robust_accuracy.csv", on=key, value="value", ours="ours", how="right")
     both = both.merge(ours[[*key, "ours on"]], on=key).sort_values(key, key=_in_order, kind="stable")
     same = both["ours on"].map(DATA) == both["dataset"]
     both["difference"] = both["difference"].where(same, None)
@@ -319,7 +319,7 @@ def reading(scalars: pd.DataFrame, *, by: str = "network") -> str:
         way = "more" if (found.low or 0) > 0 else "less" if (found.high or 0) < 0 else "not told apart"
         way = way if way == "not told apart" else f"{way} accurate"
         lines.append(
-            f"{style.label(row[by])} less {style.label(row['against'])}, {_measure(row)}: {found} points over "
+            f"{style.label(row[by])} − {style.label(row['against'])}, {_measure(row)}: {found} points over "
             f"{len(row['seeds'])} seeds: {way}"
         )
     return "\n".join(lines)
