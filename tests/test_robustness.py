@@ -20,7 +20,7 @@ from helpers.parameters import ROOT
 
 BALL = {"seed": 0, "batch_size": 7}
 STEPS = {"step_size": 0.0025, "n_steps": 5, **BALL}
-BUDGET = {"attacks": ["apgd_ce", "apgd_t", "square"], "n_steps": 5, "n_targets": 2, "n_queries": 20}
+BUDGET = {"n_steps": 5, "n_targets": 2, "n_queries": 20}
 SHAPE = (3, 8, 8)
 EPSILON = 0.005
 

@@ -25,7 +25,6 @@ NOTEBOOK = {
     },
     "03_weat": {
         "networks": ["trades", "madry"],
-        "network": "trades",
         "ablation_networks": ["trades"],
         "removal_networks": ["madry", "madry_without@removed=random", "madry_without@removed=misclassified"],
         "n_images": 40,
