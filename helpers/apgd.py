@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from helpers.attack_losses import LossValue
 from helpers.balls import Norm, column
 from helpers.victim import Victim
 
-__all__ = ["LOSSES", "RETURNS", "Found", "apgd", "checkpoints", "climb", "targets"]
+__all__ = ["LOSSES", "RETURNS", "Found", "apgd", "checkpoints", "climb", "fitting", "targets"]
 
 Loss = Literal["ce", "dlr", "margin", "targeted_dlr", "targeted_margin"]
 Returns = Literal["last", "first_success", "max_loss"]
@@ -87,6 +87,20 @@ def checkpoints(n_steps: int) -> list[int]:
         interval = max(interval - less, least)
         at += interval
     return steps
+
+
+def fitting(loss: str, num_classes: int) -> Loss:
+    """The loss to raise where `loss` is wanted: two classes have no DLR, three no targeted DLR; their numerators then.
+
+    >>> fitting("dlr", 2), fitting("targeted_dlr", 3), fitting("targeted_dlr", 10)
+    ('margin', 'targeted_margin', 'targeted_dlr')
+    """
+    checks.choice(loss, LOSSES, "loss")
+    if loss == "dlr" and num_classes < 3:
+        return "margin"
+    if loss == "targeted_dlr" and num_classes < 4:
+        return "targeted_margin"
+    return cast(Loss, loss)
 
 
 def targets(logits: Tensor, y: Tensor, rank: int) -> Tensor:

@@ -9,15 +9,19 @@ Verdicts are bool (N,): True where the network is still right. They are compared
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, energies, losses, margin_losses, victim
+from helpers import attacks, checks, energies, losses, margin_losses, victim
 from helpers.autoattack import Evaluation
+from helpers.data import ImageSet
 
 __all__ = [
     "Attack",
@@ -29,6 +33,7 @@ __all__ = [
     "large_radius",
     "logits",
     "of_evaluation",
+    "of_named",
     "outputs_repeat",
     "rows",
     "transfer",
@@ -37,6 +42,7 @@ __all__ = [
 
 Attack = Callable[[Tensor, Tensor, float], Tensor]  # (x, y, epsilon) -> x_adv
 NOISE = 1e-4  # relative difference between two runs that no rounding explains
+GREY = 0.55  # an L∞ radius within which every image can be made the same grey
 SHARE = 0.002  # of the images by which a weaker attack may find more than a stronger one, as AutoAttack warns
 
 
@@ -261,6 +267,36 @@ def examine(
         if other is not None:
             found.append(transfer(robust[radii[-1]], stands(_signed_step(other, x, y, radii[-1])) & correct))
     return found
+
+
+def of_named(
+    network: nn.Module, images: ImageSet, *, attack: str, epsilon: float, seed: int, batch_size: int, **options: Any
+) -> dict[str, np.ndarray]:
+    """`examine` an attack by its name (L∞, first success) at ε/2 and ε, and at 0.55, where nothing can stand.
+
+    PGD's step grows with the radius beyond ε. The black box is Square. `epsilon` is in the scale of [0, 1] images,
+    `options` are those of `attacks.run`. At ε = 0 only the network is examined. Returns the columns "check", "ok",
+    "message", one row for each finding.
+    """
+    x, y = images.images(), images.labels
+    given = {"norm": "linf", "returns": "first_success", "seed": seed, "index": images.index, "batch_size": batch_size}
+    options = {**options, "n_restarts": 1}
+
+    def attacked(x: Tensor, y: Tensor, radius: float, name: str = attack) -> Tensor:
+        step = options["step_size"] * max(1.0, radius / epsilon)
+        return attacks.run(name, network, x, y, epsilon=radius, **{**given, **options, "step_size": step})
+
+    if epsilon == 0:
+        with victim.attacked(network) as seer:
+            found = [logits(seer.logits(x))]
+        found += [gradients(network, x, y), outputs_repeat(network, x)]
+    else:
+        found = examine(
+            network, x, y, attack=attacked, epsilons=[epsilon / 2, epsilon], large=GREY,
+            black=functools.partial(attacked, name="square"),
+        )  # fmt: skip
+    table = rows(found)
+    return {name: np.array([row[name] for row in table]) for name in ("check", "ok", "message")}
 
 
 def rows(findings: Sequence[Finding]) -> list[dict[str, object]]:

@@ -1,27 +1,30 @@
-"""Attacks: FGSM and PGD in the L∞ and L2 ball, on cross-entropy or KL, untargeted and targeted.
+"""Attacks by their names in a YAML: what each name stands for, which points it can return, what it must be told.
 
-An attack raises a per-sample loss by moving images x (B, C, H, W) in [0, 1] within radius ε:
+    run(name, network, x, y, *, returns, …) -> x_adv
 
-    pgd(loss, x, y, *, norm, epsilon, …) -> x_adv
+The attacks themselves live in files of their own (pgd.py, apgd.py, fab.py, square.py, cw.py), their losses in
+attack_losses.py and margin_losses.py; those that other files use are handed on here.
 
-`loss` maps (x, y) to a `LossValue`; `cross_entropy(network)` and its like below make one from
-a network, which they run in eval mode with frozen weights and leave as they found it. `run`
-takes the attack by its name in the YAML and works in batches.
+Every attack says which point it returns, since the point decides what is measured. Of its points one is
+where it ends when nobody stops it (`final`), and one is what public code returns (`public`):
 
-Every attack says which point it returns, since the point decides what is measured: at the
-last iterate an untargeted attack has long passed the boundary and keeps lowering E(x).
+    family   points                           final      public code (torchattacks, AutoAttack)
+    pgd      last, first_success, max_loss    last       last: its last iterate
+    apgd     last, first_success, max_loss    last       its last misclassified iterate: last, where that fools; else x
+    fab      closest, first_success           closest    the closest, or x itself where that lies beyond ε
+    square   first_success, max_loss          max_loss   first_success, where an image stops; else x
+    cw       closest, first_success, last     closest    the closest, or x itself where nothing fools
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, context, noise
+from helpers import apgd, checks, context, cw, fab, margin_losses, square
 from helpers.attack_losses import (
     AttackLoss,
     LossValue,
@@ -32,12 +35,23 @@ from helpers.attack_losses import (
     random_targets,
     targeted_cross_entropy,
 )
+from helpers.balls import NORMS, Norm, column
+from helpers.pgd import RETURNS, Callback, Start, fgsm, pgd
 
 __all__ = [
+    "FAMILIES",
     "NAMED",
+    "NORMS",
+    "OPTIONS",
+    "RETURNS",
     "AttackLoss",
+    "Callback",
+    "Family",
     "LossValue",
     "Named",
+    "Norm",
+    "aims",
+    "both_points",
     "cross_entropy",
     "fgsm",
     "kl_divergence",
@@ -48,282 +62,98 @@ __all__ = [
     "targeted_cross_entropy",
 ]
 
-Norm = Literal["linf", "l2"]
-Start = Literal["none", "uniform", "gaussian"]
-Returns = Literal["last", "first_success", "max_loss"]
-
-NORMS = ("linf", "l2")
-STARTS = ("none", "uniform", "gaussian")
-RETURNS = ("last", "first_success", "max_loss")
-
-Callback = Callable[[int, Tensor, LossValue], None]
+# What the names stand for --------------------------------------------------------------------------------------------
 
 
-# Steps, projections and starts --------------------------------------------------------------------------------------
+Options = Mapping[str, Any]
+Points = dict[str, Tensor]
 
 
-def _column(values: Tensor, x: Tensor) -> Tensor:
-    """Numbers (B,) in a shape that broadcasts against images (B, C, H, W)."""
-    return values.reshape(-1, *[1] * (x.ndim - 1))
+class Family(NamedTuple):
+    """The points that an attack can return, the one where it ends by itself, and the one of public code."""
+
+    points: tuple[str, ...]
+    final: str
+    public: str
 
 
-def _length(d: Tensor) -> Tensor:
-    return _column(torch.linalg.vector_norm(d.flatten(1), dim=1), d)
-
-
-def _direction(gradient: Tensor, peak: Tensor, *, norm: Norm) -> Tensor:
-    """Steepest ascent of length 1 in the norm; 0 where the gradient is 0. `peak` (B,) is its largest entry."""
-    if norm == "linf":
-        return gradient.sign()
-    # Divided by the peak first, since the squares of a confident network's gradient underflow. The length is then
-    # at least 1, or the gradient was 0.
-    scaled = gradient / _column(peak.where(peak > 0, 1.0), gradient)
-    return scaled / _length(scaled).clamp_min(1.0)
-
-
-def _projected(x_adv: Tensor, x: Tensor, *, norm: Norm, epsilon: float) -> Tensor:
-    """Into the ball around x, then into [0, 1]; that holds x, so the second brings no entry farther from it."""
-    d = x_adv - x
-    if norm == "linf":
-        d = d.clamp(-epsilon, epsilon)
-    else:
-        d = d * (epsilon / _length(d).clamp_min(torch.finfo(d.dtype).tiny)).clamp_max(1.0)
-    return (x + d).clamp(0.0, 1.0)
-
-
-def _first(x: Tensor, key: noise.Key, *, norm: Norm, epsilon: float, start: Start, start_std: float | None) -> Tensor:
-    """The starting point x_0, in the ball and in [0, 1]."""
-    shape = x.shape[1:]
-    if start == "none":
-        return x.clone()
-    if start == "gaussian":
-        assert start_std is not None
-        d = start_std * key.normal(shape, dtype=x.dtype)
-    elif norm == "linf":
-        d = epsilon * (2 * key.uniform(shape, dtype=x.dtype) - 1)
-    else:
-        # Uniform in the ball of d dimensions: an even direction, and a length whose d-th power is even.
-        z = key.normal(shape, dtype=torch.float64)
-        u = replace(key, purpose=f"{key.purpose}/length").uniform((1,), dtype=torch.float64)
-        d = (z * (epsilon * _column(u ** (1 / shape.numel()), z) / _length(z))).to(x.dtype)
-    return _projected(x + d, x, norm=norm, epsilon=epsilon)
-
-
-def _evaluate(loss: AttackLoss, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[LossValue, Tensor | None]:
-    """The loss at x and, if asked, the gradient of its sum in x alone: no parameter gets a gradient."""
-    with torch.set_grad_enabled(gradient):
-        point = x.detach().requires_grad_(gradient)
-        value, fooled = loss(point, y)
-        checks.per_sample(value, x, "the attack's loss")
-        if checks.per_sample(fooled, x, "the attack's fooled").dtype != torch.bool:
-            raise ValueError(f"expected the attack's fooled to be bool, got {fooled.dtype}")
-        if not gradient:
-            return LossValue(value, fooled), None
-        slope = torch.autograd.grad(value.sum(), point, allow_unused=True)[0] if value.requires_grad else None
-    if slope is None:
-        raise ValueError("expected the attack's loss to depend on x, got one without a gradient (a detach inside?)")
-    return LossValue(value.detach(), fooled), slope
-
-
-class _Point(NamedTuple):
-    """A candidate x (B, C, H, W) and what the loss says of it; `said` is None where nobody will ask."""
-
-    x: Tensor
-    said: LossValue | None
-
-
-def _merged(old: _Point, new: _Point, better: Callable[[LossValue, LossValue], Tensor]) -> _Point:
-    """Image by image the new point where it is better, else the old one."""
-    assert old.said is not None
-    assert new.said is not None
-    take = better(old.said, new.said)
-    value = torch.where(take, new.said.value, old.said.value)
-    fooled = torch.where(take, new.said.fooled, old.said.fooled)
-    return _Point(torch.where(_column(take, new.x), new.x, old.x), LossValue(value, fooled))
-
-
-def _higher(old: LossValue, new: LossValue) -> Tensor:
-    return new.value > old.value
-
-
-def _stronger(old: LossValue, new: LossValue) -> Tensor:
-    return (new.fooled & ~old.fooled) | ((new.fooled == old.fooled) & _higher(old, new))
-
-
-def _sooner(old: LossValue, new: LossValue) -> Tensor:
-    return ~old.fooled & _stronger(old, new)
-
-
-def _climb(
-    loss: AttackLoss,
-    x: Tensor,
-    y: Tensor,
-    *,
-    move: Callable[[Tensor, Tensor, Tensor], Tensor],
-    n_steps: int,
-    returns: Returns,
-    judge: bool,
-    finite: checks.Finite,
-    callback: Callback | None,
-) -> _Point:
-    """One run of PGD from x_0 = `x`: the point that `returns` names, with what the loss says there if `judge`."""
-    best, done = _Point(x, None), torch.zeros_like(y, dtype=torch.bool)
-    for k in range(n_steps + judge):
-        said, gradient = _evaluate(loss, x, y, gradient=k < n_steps)
-        finite.watch(said.value, "the attack's loss", k)
-        if callback is not None:
-            callback(k, x, said)
-        keep = returns == "max_loss" and best.said is not None
-        best = _merged(best, _Point(x, said), _higher) if keep else _Point(x, said)
-        if gradient is None:
-            break
-        peak = gradient.flatten(1).abs().amax(1)
-        finite.watch(peak, "the gradient of the attack's loss", k)
-        moved = move(x, gradient, peak)
-        if returns == "first_success":
-            done = done | said.fooled
-            if callback is None and done.device.type == "cpu" and bool(done.all()):
-                break
-            moved = torch.where(_column(done, x), x, moved)
-        x = moved
-    finite.look()
-    return best if judge else _Point(x, None)
-
-
-# Attacks -----------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def pgd(
-    loss: AttackLoss,
-    x: Tensor,
-    y: Tensor,
-    *,
-    norm: Norm,
-    epsilon: float,
-    step_size: float,
-    n_steps: int,
-    start: Start,
-    start_std: float | None = None,
-    n_restarts: int,
-    returns: Returns,
-    seed: int,
-    index: Tensor,
-    purpose: str = "attack",
-    callback: Callback | None = None,
-) -> Tensor:
-    """Projected gradient ascent on a per-sample loss (Madry et al. 2018), L∞ or L2; x_adv (B, C, H, W).
-
-        x_{k+1} = clip_[0,1] Π_ε( x_k + α d_k ),   d_k = sign ∇ℓ  (L∞)   or   ∇ℓ / ‖∇ℓ‖₂  (L2)
-
-    ε is `epsilon` and α is `step_size`, in the images' scale [0, 1]; Π_ε projects on the ball around x.
-    x_0 is x (`start` "none"), even in the ball ("uniform"), or x + `start_std` · N(0, 1) ("gaussian").
-    `returns` says which of x_0, …, x_n comes back:
-      "last"           x_n;
-      "first_success"  the first fooled point, where an image stops; x_n if it was never fooled;
-      "max_loss"       the point of highest loss, x_0 included, fooled or not.
-    Of several restarts the strongest is kept: fooled beats not, then the higher loss; with
-    "first_success" an image that was fooled is done, and later restarts leave it alone.
-    `index` (B,) is each image's place in its data set: it keys the start, together with `seed`,
-    `purpose` and the restart, so the batch does not matter. `callback(k, x_k, said)` sees every
-    iterate of every restart, x_0 and x_n included. `x` and `y` are not modified.
-
-    Raises ValueError for bad input, and FloatingPointError with step and value when the loss or
-    its gradient is not finite.
-
-    >>> uphill = lambda x, y: LossValue(x.sum((1, 2, 3)), y > 0)
-    >>> x, y = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
-    >>> pgd(uphill, x, y, norm="linf", epsilon=0.25, step_size=0.125, n_steps=9, start="none",
-    ...     n_restarts=1, returns="last", seed=0, index=torch.tensor([0]))
-    tensor([[[[0.7500, 0.7500]]]])
-    """
-    checks.labels(y, checks.images(x))
-    _check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
-    _check_run(start=start, start_std=start_std, n_restarts=n_restarts, returns=returns)
-    key = noise.Key(seed, purpose, checks.index(index, x).to(x.device))
-
-    def move(x_k: Tensor, gradient: Tensor, peak: Tensor) -> Tensor:
-        step = step_size * _direction(gradient, peak, norm=norm)
-        return _projected(x_k + step, x, norm=norm, epsilon=epsilon)
-
-    judge = n_restarts > 1 or returns == "max_loss" or callback is not None
-    best: _Point | None = None
-    for restart in range(n_restarts):
-        first = _first(x, key.at(restart), norm=norm, epsilon=epsilon, start=start, start_std=start_std)
-        found = _climb(
-            loss, first, y, move=move, n_steps=n_steps, returns=returns, judge=judge,
-            finite=checks.Finite(index), callback=callback,
-        )  # fmt: skip
-        best = found if best is None else _merged(best, found, _sooner if returns == "first_success" else _stronger)
-    assert best is not None
-    return best.x
-
-
-def fgsm(
-    loss: AttackLoss,
-    x: Tensor,
-    y: Tensor,
-    *,
-    epsilon: float,
-    norm: Norm = "linf",
-    returns: Returns = "last",
-    index: Tensor | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Fast gradient sign method (Goodfellow et al. 2015): one step of length ε from x itself.
-
-        x_adv = clip_[0,1]( x + ε sign ∇ℓ(x) )
-
-    `norm` "l2" steps along ∇ℓ/‖∇ℓ‖₂ instead. Nothing is drawn; `index` only names the image of an error.
-    """
-    index = torch.arange(len(x)) if index is None else index
-    return pgd(
-        loss, x, y, norm=norm, epsilon=epsilon, step_size=epsilon, n_steps=1, start="none",
-        n_restarts=1, returns=returns, seed=0, index=index, callback=callback,
-    )  # fmt: skip
-
-
-def _check_ball(*, norm: str, epsilon: float, step_size: float, n_steps: int) -> None:
-    checks.choice(norm, NORMS, "norm")
-    checks.radius(epsilon)
-    checks.count(n_steps, "n_steps")
-    checks.number(step_size, "step_size", minimum=0.0)
-    if n_steps > 0 and epsilon > 0:
-        checks.number(step_size, "step_size (with n_steps > 0)", above=0.0)
-
-
-def _check_run(*, start: str, start_std: float | None, n_restarts: int, returns: str) -> None:
-    checks.choice(start, STARTS, "start")
-    checks.choice(returns, RETURNS, "returns")
-    checks.count(n_restarts, "n_restarts", minimum=1)
-    if start == "gaussian":
-        checks.number(float("nan") if start_std is None else start_std, "start_std", above=0.0)
-    elif start_std is not None:
-        raise ValueError(f"expected start_std only with start 'gaussian', got {start_std!r} with {start!r}")
-    if start == "none" and n_restarts > 1:
-        raise ValueError(f"expected n_restarts to be 1 with start 'none' (each would be the same), got {n_restarts}")
-
-
-# By name -----------------------------------------------------------------------------------------------------------
+FAMILIES: dict[str, Family] = {
+    "pgd": Family(RETURNS, "last", "last"),
+    "apgd": Family(apgd.RETURNS, "last", "last"),
+    "fab": Family(fab.RETURNS, "closest", "closest"),
+    "square": Family(square.RETURNS, "max_loss", "first_success"),
+    "cw": Family(cw.RETURNS, "closest", "closest"),
+}
 
 
 class Named(NamedTuple):
-    """What an attack's name in a YAML stands for: its loss, its labels or targets, and where it starts."""
+    """What an attack's name in a YAML stands for.
 
-    loss: Literal["ce", "targeted", "kl"]
+    `loss` is one of `LOSSES` (PGD) or of `apgd.LOSSES`; `needs` are the options of `run` that it must be given.
+    `target`: the class that PGD aims at. `start` is PGD's; `one_step` makes it FGSM.
+    """
+
+    family: str
+    needs: tuple[str, ...]
+    loss: str = ""
     target: Literal["none", "random", "least_likely"] = "none"
     start: Start = "uniform"
     start_std: float | None = None
     one_step: bool = False
 
+    @property
+    def points(self) -> tuple[str, ...]:
+        return FAMILIES[self.family].points
+
+    @property
+    def final(self) -> str:
+        return FAMILIES[self.family].final
+
+    @property
+    def public(self) -> str:
+        return FAMILIES[self.family].public
+
+
+STEPS = ("step_size", "n_steps", "n_restarts")
 
 NAMED: dict[str, Named] = {
-    "fgsm": Named("ce", start="none", one_step=True),
-    "pgd_ce": Named("ce"),
-    "pgd_ce_targeted": Named("targeted", target="random"),
-    "pgd_ce_least_likely": Named("targeted", target="least_likely"),
-    "pgd_kl": Named("kl", start="gaussian", start_std=0.001),  # the start of TRADES (ebm.md, section 5)
+    "fgsm": Named("pgd", (), "ce", start="none", one_step=True),
+    "pgd_ce": Named("pgd", STEPS, "ce"),
+    "pgd_ce_targeted": Named("pgd", STEPS, "ce_targeted", target="random"),
+    "pgd_ce_least_likely": Named("pgd", STEPS, "ce_targeted", target="least_likely"),
+    "pgd_kl": Named("pgd", STEPS, "kl", start="gaussian", start_std=0.001),  # the start of TRADES (ebm.md, section 5)
+    "pgd_margin": Named("pgd", (*STEPS, "kappa"), "margin"),
+    "pgd_margin_targeted": Named("pgd", (*STEPS, "kappa"), "margin_targeted", target="random"),
+    "pgd_dlr": Named("pgd", STEPS, "dlr"),
+    "pgd_dlr_targeted": Named("pgd", STEPS, "dlr_targeted", target="random"),
+    "pgd_energy": Named("pgd", (*STEPS, "gamma"), "energy"),
+    "apgd_ce": Named("apgd", ("n_steps", "n_restarts"), "ce"),
+    "apgd_dlr": Named("apgd", ("n_steps", "n_restarts"), "dlr"),
+    "apgd_t": Named("apgd", ("n_steps", "n_restarts", "n_targets"), "targeted_dlr"),
+    "fab_t": Named("fab", ("n_steps", "n_targets")),
+    "square": Named("square", ("n_queries",)),
+    "cw": Named("cw", ("cw_c", "cw_kappa", "cw_step_size", "cw_n_steps")),
 }
+
+# PGD's losses: of the network, its clean logits (B, K), the true labels (B,), and the options given.
+LOSSES: dict[str, Callable[[nn.Module, Tensor, Tensor, Options], AttackLoss]] = {
+    "ce": lambda f, z, y, given: cross_entropy(f),
+    "ce_targeted": lambda f, z, y, given: targeted_cross_entropy(f),
+    "kl": lambda f, z, y, given: kl_divergence(f, z),
+    "margin": lambda f, z, y, given: margin_losses.carlini_wagner(f, kappa=given["kappa"]),
+    "margin_targeted": lambda f, z, y, given: margin_losses.targeted_carlini_wagner(f, kappa=given["kappa"]),
+    "dlr": lambda f, z, y, given: margin_losses.difference_of_logits_ratio(f),
+    "dlr_targeted": lambda f, z, y, given: margin_losses.targeted_difference_of_logits_ratio(f, y),
+    "energy": lambda f, z, y, given: margin_losses.energy_cross_entropy(f, gamma=given["gamma"]),
+}
+
+OPTIONS = (
+    "step_size", "n_steps", "n_restarts", "n_targets", "n_queries", "gamma", "kappa",
+    "cw_c", "cw_kappa", "cw_step_size", "cw_n_steps",
+)  # fmt: skip
+
+
+# By name -----------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -335,54 +165,175 @@ def run(
     *,
     norm: Norm,
     epsilon: float,
-    step_size: float,
-    n_steps: int,
-    returns: Returns,
-    n_restarts: int,
+    returns: str,
     seed: int,
     index: Tensor,
     batch_size: int,
+    step_size: float | None = None,
+    n_steps: int | None = None,
+    n_restarts: int | None = None,
+    n_targets: int | None = None,
+    n_queries: int | None = None,
+    gamma: float | None = None,
+    kappa: float | None = None,
+    cw_c: float | None = None,
+    cw_kappa: float | None = None,
+    cw_step_size: float | None = None,
+    cw_n_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """An attack by its name in the YAML (`NAMED`), in batches; x_adv (N, C, H, W) on the device of `x`.
 
-    `y` are the true labels (N,), also for targeted attacks, which draw a random other class or
-    take the least likely one. "fgsm" is one step of length ε from x: `step_size`, `n_steps` and
-    `n_restarts` do not concern it. The other arguments are those of `pgd`; `callback` sees the
-    iterates of one batch after another. The result does not depend on `batch_size`, but for
-    images whose margin is so small (1e-4) that float32 rounding decides.
+    `y` are the true labels (N,), also for targeted attacks, which find their own aim (see `aims`; APGD-T and FAB-T
+    go through the `n_targets` likeliest other classes, or through all where there are fewer). `returns` is one of the
+    attack's points (module docstring). Of the options `NAMED[name].needs` must be given, the others are not looked at:
+
+      step_size, n_steps, n_restarts   PGD; APGD sets its own steps, FAB-T has neither steps' size nor restarts
+      n_targets, n_queries             APGD-T and FAB-T; Square
+      gamma, kappa                     HE-PGD raises CE + γ·E(x); PGD raises the margin up to κ
+      cw_c, cw_kappa, …                Carlini and Wagner's attack with this c for all images, as in torchattacks
+
+    "fgsm" is one step of length ε from x. "cw" is an L2 attack without a radius: `norm` and ε play no part, nor does ε
+    in the closest point of "fab_t". Fewer than 3 classes have no DLR and fewer than 4 no targeted DLR: APGD-DLR and
+    APGD-T then raise its numerator (`apgd.fitting`). `callback` sees the iterates of PGD or APGD, batch after batch.
+    The result does not depend on `batch_size`, but for images whose margin is so small (1e-4) that float32 rounding
+    decides. Raises ValueError for bad input, a point that the attack does not have, and an option that is missing.
     """
+    given = {
+        "step_size": step_size, "n_steps": n_steps, "n_restarts": n_restarts, "n_targets": n_targets,
+        "n_queries": n_queries, "gamma": gamma, "kappa": kappa, "cw_c": cw_c, "cw_kappa": cw_kappa,
+        "cw_step_size": cw_step_size, "cw_n_steps": cw_n_steps,
+    }  # fmt: skip
+    told = _checked(name, network, x, y, returns=(returns,), index=index, batch_size=batch_size, given=given)
+    if callback is not None and NAMED[name].family not in ("pgd", "apgd"):
+        raise ValueError(f"expected a callback only for PGD and APGD, which have iterates to show, got one for {name}")
+    if not len(x):
+        return x.detach().clone()
+    common: Options = {
+        "norm": norm, "epsilon": epsilon, "returns": returns, "seed": seed, "index": index, "batch_size": batch_size,
+        "callback": callback,
+    }  # fmt: skip
+    by = {"pgd": _by_pgd, "apgd": _by_apgd, "fab": _by_fab, "square": _by_square, "cw": _by_cw}
+    return by[NAMED[name].family](name, network, x, y, told, common)
+
+
+@torch.no_grad()
+def both_points(name: str, network: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Points:
+    """Where an attack ends, and its first success: x_adv by point, "first_success" last. `settings` are those of `run`.
+
+    Of one run where the attack lets its iterates be seen (PGD, APGD, CW), else of two with the same draws. FGSM has one
+    step and its two points are one, so only "last" comes back. PGD and APGD need one restart here.
+    """
+    named = NAMED[checks.choice(name, NAMED, "attack")]
+    if named.family == "cw":
+        told = _checked(
+            name, network, x, y, returns=(), index=settings["index"], batch_size=settings["batch_size"], given=settings
+        )
+        found = cw.points(network, x, y, **_cw_settings(told), batch_size=settings["batch_size"])
+        return {point: found[point] for point in (named.final, "first_success")}
+    if named.family not in ("pgd", "apgd") or "n_targets" in named.needs:
+        return {point: run(name, network, x, y, returns=point, **settings) for point in (named.final, "first_success")}
+    if settings.get("n_restarts", 1) != 1:
+        raise ValueError(f"expected n_restarts to be 1 for both points of one run, got {settings['n_restarts']!r}")
+    return _watched(name, network, x, y, **settings)
+
+
+def _watched(name: str, network: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, **settings: Any) -> Points:
+    """Both points of one run of PGD or APGD. The callback sees every iterate, the last one included."""
+    finals, firsts = [x[:0]], [x[:0]]
+    index = settings.pop("index")
+    for rows in (slice(k, k + batch_size) for k in range(0, len(x), batch_size)):
+        first, done = x[rows].detach().clone(), torch.zeros_like(y[rows], dtype=torch.bool)
+
+        def keep_first(step: int, x_k: Tensor, at_k: LossValue, first: Tensor = first, done: Tensor = done) -> None:
+            new = at_k.fooled & ~done
+            first[new], done[new] = x_k[new], True
+
+        final = run(
+            name, network, x[rows], y[rows], returns=NAMED[name].final, index=index[rows], batch_size=batch_size,
+            callback=keep_first, **settings,
+        )  # fmt: skip
+        finals.append(final)
+        firsts.append(torch.where(column(done, x), first, final))
+    both = {NAMED[name].final: torch.cat(finals)}
+    return both if NAMED[name].one_step else both | {"first_success": torch.cat(firsts)}
+
+
+def _checked(
+    name: str, network: nn.Module, x: Tensor, y: Tensor, *, returns: tuple[str, ...], index: Tensor, batch_size: int,
+    given: Options,
+) -> dict[str, Any]:  # fmt: skip
+    """What every attack asks of its input; the options that this one needs."""
     named = NAMED[checks.choice(name, NAMED, "attack")]
     checks.module(network)
     checks.labels(y, checks.images(x))
     checks.index(index, x)
     checks.count(batch_size, "batch_size", minimum=1)
-    if named.one_step:
-        step_size, n_steps, n_restarts = epsilon, 1, 1
-    parts = [x[:0]]
+    for point in returns:
+        checks.choice(point, named.points, f"returns of attack {name!r}")
+    if missing := [option for option in named.needs if given.get(option) is None]:
+        raise ValueError(f"expected {', '.join(missing)} for attack {name!r}, got None")
+    return {option: given[option] for option in named.needs}
+
+
+def aims(name: str, network: nn.Module, x: Tensor, y: Tensor, *, seed: int, index: Tensor) -> Tensor | None:
+    """The class that a targeted PGD aims at for each image (N,): random or the least likely, never y; None untargeted.
+
+    APGD-T and FAB-T count as untargeted: any class other than y will do for them.
+    """
+    named = NAMED[checks.choice(name, NAMED, "attack")]
+    if named.target == "random":
+        return random_targets(y, _num_classes(network, x), seed=seed, index=index)
+    return least_likely(network, x, y) if named.target == "least_likely" else None
+
+
+def _num_classes(network: nn.Module, x: Tensor) -> int:
+    with torch.no_grad():
+        return logits_of(network, x[:1]).shape[1]
+
+
+def _by_pgd(name: str, network: nn.Module, x: Tensor, y: Tensor, told: Options, common: Options) -> Tensor:
+    named = NAMED[name]
+    index, size = common["index"], common["batch_size"]
+    steps = {"step_size": common["epsilon"], "n_steps": 1, "n_restarts": 1}
+    if not named.one_step:
+        steps = {option: told[option] for option in STEPS}
+    steps |= {option: common[option] for option in ("norm", "epsilon", "returns", "seed", "callback")}
+    parts = []
     with context.eval_mode(network), context.frozen(network):
-        for rows in (slice(k, k + batch_size) for k in range(0, len(x), batch_size)):
-            loss, goal = _goal(named, network, x[rows], y[rows], seed=seed, index=index[rows])
+        for rows in (slice(k, k + size) for k in range(0, len(x), size)):
+            clean = logits_of(network, x[rows])
+            checks.labels(y[rows], x[rows], num_classes=clean.shape[1])
+            aim = aims(name, network, x[rows], y[rows], seed=common["seed"], index=index[rows])
+            loss = LOSSES[named.loss](network, clean, y[rows], told)
+            goal = y[rows] if aim is None else aim
             parts.append(
-                pgd(
-                    loss, x[rows], goal, norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps,
-                    start=named.start, start_std=named.start_std, n_restarts=n_restarts, returns=returns,
-                    seed=seed, index=index[rows], callback=callback,
-                )
-            )  # fmt: skip
+                pgd(loss, x[rows], goal, start=named.start, start_std=named.start_std, index=index[rows], **steps)
+            )
     return torch.cat(parts)
 
 
-def _goal(
-    named: Named, network: nn.Module, x: Tensor, y: Tensor, *, seed: int, index: Tensor
-) -> tuple[AttackLoss, Tensor]:
-    """The loss to raise, and the labels or targets that it is told."""
-    logits = logits_of(network, x)
-    checks.labels(y, x, num_classes=logits.shape[1])
-    if named.loss == "kl":
-        return kl_divergence(network, logits), y
-    if named.loss == "ce":
-        return cross_entropy(network), y
-    if named.target == "random":
-        return targeted_cross_entropy(network), random_targets(y, logits.shape[1], seed=seed, index=index)
-    return targeted_cross_entropy(network), least_likely(network, x, y)
+def _by_apgd(name: str, network: nn.Module, x: Tensor, y: Tensor, told: Options, common: Options) -> Tensor:
+    num_classes = _num_classes(network, x)
+    if "n_targets" in told:
+        told = {**told, "n_targets": min(told["n_targets"], num_classes - 1)}
+    return apgd.apgd(network, x, y, loss=apgd.fitting(NAMED[name].loss, num_classes), **told, **common)
+
+
+def _by_fab(name: str, network: nn.Module, x: Tensor, y: Tensor, told: Options, common: Options) -> Tensor:
+    common = {option: common[option] for option in ("norm", "epsilon", "returns", "batch_size")}
+    n_targets = min(told["n_targets"], _num_classes(network, x) - 1)
+    return fab.fab(network, x, y, n_steps=told["n_steps"], n_targets=n_targets, **common)
+
+
+def _by_square(name: str, network: nn.Module, x: Tensor, y: Tensor, told: Options, common: Options) -> Tensor:
+    return square.square(network, x, y, **told, **{key: common[key] for key in common if key != "callback"})
+
+
+def _by_cw(name: str, network: nn.Module, x: Tensor, y: Tensor, told: Options, common: Options) -> Tensor:
+    common = {option: common[option] for option in ("returns", "batch_size")}
+    return cw.cw(network, x, y, **_cw_settings(told), **common)
+
+
+def _cw_settings(told: Options) -> dict[str, Any]:
+    return {option.removeprefix("cw_"): value for option, value in told.items()} | {"n_searches": 1, "targeted": False}

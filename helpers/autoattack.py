@@ -33,6 +33,7 @@ from helpers.victim import Cost, Victim
 __all__ = ["ATTACKS", "STANDARD", "Budget", "Evaluation", "Progress", "evaluate", "standard"]
 
 ATTACKS = {"apgd_ce": "APGD-CE", "apgd_dlr": "APGD-DLR", "apgd_t": "APGD-T", "fab_t": "FAB-T", "square": "Square"}
+LOSSES = {"apgd_ce": "ce", "apgd_dlr": "dlr", "apgd_t": "targeted_dlr"}
 STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
 FORMAT = 1  # of the state; raised when an attack changes, so that old verdicts are not mixed with new
 FORWARD_ONLY = 4  # times as many images in a batch of Square, which keeps no graph and so needs less memory for each
@@ -159,15 +160,6 @@ class _Task(NamedTuple):
 # One batch of one stage --------------------------------------------------------------------------------------------
 
 
-def _loss(attack: str, num_classes: int) -> apgd.Loss:
-    """What APGD raises, given that DLR needs 3 classes and its targeted form 4."""
-    if attack == "apgd_ce":
-        return "ce"
-    if attack == "apgd_dlr":
-        return "dlr" if num_classes >= 3 else "margin"
-    return "targeted_dlr" if num_classes >= 4 else "targeted_margin"
-
-
 def _search(stage: _Stage, seer: Victim, task: _Task, rows: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The attack's points for `rows`, and where it believes that they fool the network."""
     x, y, norm, epsilon = task.x[rows], task.y[rows], task.norm, task.epsilon
@@ -183,7 +175,7 @@ def _search(stage: _Stage, seer: Victim, task: _Task, rows: Tensor, target: Tens
         )
         return found.x, found.fooled
     found = apgd.climb(
-        seer, x, y, target, loss=_loss(stage.attack, task.num_classes), norm=norm, epsilon=epsilon,
+        seer, x, y, target, loss=apgd.fitting(LOSSES[stage.attack], task.num_classes), norm=norm, epsilon=epsilon,
         n_steps=task.budget.n_steps, returns="first_success", key=key,
     )  # fmt: skip
     return found.x, found.fooled

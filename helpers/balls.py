@@ -64,9 +64,9 @@ def project(x_adv: Tensor, x: Tensor, *, norm: Norm, epsilon: float) -> Tensor:
     >>> project(x + torch.tensor([-0.5, 0.5]), x, norm="linf", epsilon=0.25)
     tensor([[[[0.6500, 1.0000]]]])
     """
-    if norm == "linf":
-        return torch.minimum(torch.maximum(x_adv, x - epsilon), x + epsilon).clamp_(0.0, 1.0)
     d = x_adv - x
+    if norm == "linf":
+        return x.add(d.clamp_(-epsilon, epsilon)).clamp_(0.0, 1.0)
     length = torch.linalg.vector_norm(d.flatten(1), dim=1)
     factor = (epsilon / length.clamp_min(torch.finfo(d.dtype).tiny)).clamp_max(1.0)
     return torch.addcmul(x, d, column(factor, d)).clamp_(0.0, 1.0)

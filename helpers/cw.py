@@ -24,7 +24,7 @@ from helpers import balls, checks, margin_losses, victim
 from helpers.balls import column
 from helpers.victim import Victim
 
-__all__ = ["RETURNS", "cw"]
+__all__ = ["RETURNS", "cw", "points"]
 
 Returns = Literal["closest", "first_success", "last"]
 RETURNS = ("closest", "first_success", "last")
@@ -139,8 +139,29 @@ def cw(
     The goal is a margin of at least κ, or for κ = 0 another class than y (the target). Nothing is
     drawn, and nothing given is modified. Raises ValueError for bad input.
     """
-    checks.labels(y, checks.images(x))
     checks.choice(returns, RETURNS, "returns")
+    found = points(
+        network, x, y, c=c, n_searches=n_searches, kappa=kappa, step_size=step_size, n_steps=n_steps,
+        targeted=targeted, batch_size=batch_size,
+    )  # fmt: skip
+    return found[returns]
+
+
+def points(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    c: float,
+    n_searches: int,
+    kappa: float,
+    step_size: float,
+    n_steps: int,
+    targeted: bool,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """All points of one run of `cw` by their names, each (N, C, H, W)."""
+    checks.labels(y, checks.images(x))
     checks.number(c, "c", above=0.0)
     checks.number(kappa, "kappa", minimum=0.0)
     checks.number(step_size, "step_size", above=0.0)
@@ -159,6 +180,8 @@ def cw(
                 targeted=targeted, kappa=kappa, step_size=step_size, n_steps=n_steps,
             )  # fmt: skip
             bracket.narrow(succeeded)
-        return {"closest": record.closest, "first_success": record.first, "last": last}[returns]
+        return torch.cat([record.closest, record.first, last], dim=1)  # side by side as channels
 
-    return victim.in_batches(network, attack, x, batch_size=batch_size)
+    together = victim.in_batches(network, attack, x, batch_size=batch_size)
+    found = together.chunk(len(RETURNS), dim=1) if len(x) else [together] * len(RETURNS)
+    return {name: part.contiguous() for name, part in zip(RETURNS, found, strict=True)}

@@ -6,11 +6,14 @@ One row for each network, attack, returned point and image:
 
 E = E(x), E_y = E(x, y), the same with `_adv` at x*; y is always the true class, also for a targeted attack.
 `correct`: the network is right on x, `correct_adv`: on x*; `reached`: x* is where the attack wants it.
+
+Each attack gives two points: where it ends when nobody stops it (`attacks.NAMED[…].final`: the last iterate of PGD and
+APGD, the closest point of FAB-T and CW, Square's highest margin), see `at_final`, and its first success.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helpers import attacks, energies, metrics, records, style, tables
+from helpers import attacks, energies, metrics, parameters, records, style, tables
 from helpers.data import ImageSet
+from helpers.parameters import ROOT
 
-POINTS = ("last", "first_success")
 METHOD = ["network", "attack", "returns"]
+VIOLINS = ROOT / "params" / "published" / "ebm_violins.csv"
+ABOVE = "robust accuracy (%): ours under PGD-CE, or with * the published one under AutoAttack (RobustBench)"
 HEADERS = {  # metrics of `summary` that a table shows
     "share_lowered": "E(x) lowered (%)",
     "delta_energy": "mean ΔE(x) (nat)",
@@ -36,72 +41,29 @@ HEADERS = {  # metrics of `summary` that a table shows
 
 
 def measure(
-    network: nn.Module,
-    images: ImageSet,
-    *,
-    attack: str,
-    epsilon: float,
-    step_size: float,
-    n_steps: int,
-    seed: int,
-    batch_size: int,
+    network: nn.Module, images: ImageSet, *, attack: str, epsilon: float, seed: int, batch_size: int, **options: Any
 ) -> dict[str, np.ndarray]:
-    """Attack each image once (L∞, one random start); energies at the last iterate and at the first success.
+    """Attack each image once (L∞, one random start); energies where the attack ends and at its first success.
 
-    Both points belong to one run. The first success is the first iterate, the start included, that has what the
-    attack wants, or the last iterate where none has: what an attack returns that stops as soon as it may. FGSM has
-    one step, so its two points are one and only "last" is there. `epsilon` and `step_size` are in the scale of
-    [0, 1] images. Returns the columns from "returns" on (see the module), one point after the other.
+    The first success is the first point, the start included, that has what the attack wants: what it returns when it
+    stops as soon as it may. Where there is none, PGD, APGD and Square return their last or best point, FAB-T and CW
+    the image itself. FGSM has only "last" (`attacks.both_points`). `epsilon` is in the scale of [0, 1] images;
+    `options` are those of `attacks.run`. Returns the columns from "returns" on (see the module), one point after
+    the other.
     """
-    settings = {"epsilon": epsilon, "step_size": step_size, "n_steps": n_steps, "batch_size": batch_size}
-    found: dict[str, list[dict[str, np.ndarray]]] = {point: [] for point in POINTS}
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
+    settings = {"norm": "linf", "epsilon": epsilon, "seed": seed, "batch_size": batch_size, **options, "n_restarts": 1}
     for rows in torch.arange(len(images), device=images.labels.device).split(batch_size):
         part = images.subset(rows)
-        points = _attacked(network, part, attack=attack, seed=seed, **settings)
-        clean = metrics.predictions(network, part.images(), batch_size=batch_size)
-        goal = _goal(network, part, attack=attack, seed=seed)
-        for point, x_adv in points.items():
+        x, y = part.images(), part.labels
+        clean = metrics.predictions(network, x, batch_size=batch_size)
+        aim = attacks.aims(attack, network, x, y, seed=seed, index=part.index)
+        for point, x_adv in attacks.both_points(attack, network, x, y, index=part.index, **settings).items():
             logits = metrics.predictions(network, x_adv, batch_size=batch_size)
-            found[point].append({"returns": np.full(len(part), point), **_columns(part, clean, logits, goal=goal)})
-    blocks = [block for point in POINTS for block in found[point]]
+            columns = _columns(part, clean, logits, goal=None if aim is None else aim.cpu())
+            found.setdefault(point, []).append({"returns": np.full(len(part), point), **columns})
+    blocks = [block for point in found.values() for block in point]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _attacked(network: nn.Module, part: ImageSet, *, attack: str, seed: int, **settings: Any) -> dict[str, Tensor]:
-    """x* of one run by point. The callback sees every iterate but may not see the last, which is returned."""
-    x = part.images()
-    first, done = x.clone(), torch.zeros_like(part.labels, dtype=torch.bool)
-
-    def keep_first(step: int, x_k: Tensor, at_k: attacks.LossValue) -> None:
-        new = at_k.fooled & ~done
-        first[new], done[new] = x_k[new], True
-
-    last = attacks.run(
-        attack,
-        network,
-        x,
-        part.labels,
-        norm="linf",
-        returns="last",
-        n_restarts=1,
-        seed=seed,
-        index=part.index,
-        callback=keep_first,
-        **settings,
-    )
-    if attack == "fgsm":
-        return {"last": last}
-    return {"last": last, "first_success": torch.where(done.reshape(-1, 1, 1, 1), first, last)}
-
-
-def _goal(network: nn.Module, part: ImageSet, *, attack: str, seed: int) -> Tensor | None:
-    """The classes that a targeted attack aims at, (B,) on the CPU; None for an untargeted one."""
-    if attack == "pgd_ce_targeted":
-        k = metrics.predictions(network, part.images(slice(0, 1)), batch_size=1).shape[1]
-        return attacks.random_targets(part.labels, k, seed=seed, index=part.index).cpu()
-    if attack == "pgd_ce_least_likely":
-        return attacks.least_likely(network, part.images(), part.labels).cpu()
-    return None
 
 
 def _columns(part: ImageSet, clean: Tensor, logits: Tensor, *, goal: Tensor | None) -> dict[str, np.ndarray]:
@@ -131,14 +93,25 @@ def deltas(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(delta_E=pairs["E"] - pairs["E_adv"], delta_E_y=pairs["E_y"] - pairs["E_y_adv"])
 
 
+def at_final(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows, of images or of a record's scalars, at the point where each attack ends when nobody stops it.
+
+    >>> at_final(pd.DataFrame({"attack": ["cw", "cw", "fgsm"], "returns": ["last", "closest", "last"]}))
+      attack  returns
+    1     cw  closest
+    2   fgsm     last
+    """
+    return frame[frame["returns"] == frame["attack"].map(lambda name: attacks.NAMED[name].final)]
+
+
 def side_by_side(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each image with E(x*) and E(x*, y) of both points: "E_last", "E_first_success", "E_y_last", ….
+    """One row for each image with E(x*) and E(x*, y) of both points: "E_final", "E_first_success", "E_y_final", ….
 
     Attacks that have one point only (FGSM) are left out.
     """
     key = ["network", "seed", "attack", "image"]
-    both = [pairs[pairs["returns"] == point].rename(columns={"E_adv": f"E_{point}", "E_y_adv": f"E_y_{point}"})
-            for point in POINTS]  # fmt: skip
+    points = {"final": at_final(pairs), "first_success": pairs[pairs["returns"] == "first_success"]}
+    both = [rows.rename(columns={"E_adv": f"E_{point}", "E_y_adv": f"E_y_{point}"}) for point, rows in points.items()]
     kept = [*key, "E_first_success", "E_y_first_success"]
     return both[0].drop(columns="returns").merge(both[1][kept], on=key, validate="one_to_one")
 
@@ -187,7 +160,13 @@ def _over_seeds(by_seed: list[np.ndarray], *, share: bool) -> metrics.Estimate:
     return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))
 
 
-def identities(pairs_of_logits: tuple[Tensor, Tensor], y: Tensor) -> list[records.Scalar]:
+def identities(network: nn.Module, images: ImageSet, *, batch_size: int) -> list[records.Scalar]:
+    """`identity_errors` on the network's logits of each image, paired with those of the image before it."""
+    logits = metrics.predictions(network, images.images(), batch_size=batch_size)
+    return identity_errors((logits, logits.roll(1, 0)), images.labels.cpu())
+
+
+def identity_errors(pairs_of_logits: tuple[Tensor, Tensor], y: Tensor) -> list[records.Scalar]:
     """How far CE(x, y) = E(x, y) − E(x) and KL in energies (ebm, Proposition 1) are from PyTorch's own CE and KL.
 
     `pairs_of_logits`: f(x) and f(x*), (B, K) each; `y` (B,). For float64 and float32 the largest deviation over the
@@ -223,4 +202,37 @@ def reading(scalars: pd.DataFrame, **where: str) -> str:
         way = "lowered" if (mean.low or 0) > 0 else "raised" if (mean.high or 0) < 0 else "no clear sign"
         name = ", ".join(style.label(part) for part in key)
         lines.append(f"{name}: E(x) lowered on {share} % of {over}; mean ΔE(x) {mean} nat: {way}")
+    return "\n".join(lines)
+
+
+# Violins of several networks --------------------------------------------------------------------------------------
+
+
+def published_accuracy(names: Sequence[str], *, profile: str) -> dict[str, float]:
+    """AutoAttack accuracy in percent, as RobustBench gives it, of those networks that are RobustBench's."""
+    accuracy = pd.read_csv(VIOLINS).set_index("model_id")["autoattack"].to_dict()
+    ids = {name: parameters.recipe(profile, name).entry.get("model_id") for name in names}
+    return {name: float(accuracy[model]) for name, model in ids.items() if model in accuracy}
+
+
+def above(scalars: pd.DataFrame, names: Sequence[str], *, profile: str) -> dict[str, str]:
+    """What is printed over each violin: the published accuracy under AutoAttack with a star, else ours.
+
+    `scalars` are those of `summary` on one attack and point.
+    """
+    theirs = published_accuracy(names, profile=profile)
+    ours = scalars[scalars["metric"] == "robust_accuracy"].set_index("network")["value"]
+    return {name: f"{theirs[name]:.1f}*" if name in theirs else f"{ours[name]:.1f}" for name in names}
+
+
+def spreads(scalars: pd.DataFrame) -> str:
+    """The standard deviation of ΔE(x) over images by network, widest first, with our robust accuracy beside it."""
+    chosen = scalars[scalars["metric"].isin(["delta_energy_std", "robust_accuracy"])]
+    wide = chosen.pivot_table(index="network", columns="metric", values="value", sort=False)
+    wide = wide.sort_values("delta_energy_std", ascending=False)
+    lines = [
+        f"{style.label(name)}: standard deviation of ΔE(x) over images {row['delta_energy_std']:.3g} nat, "
+        f"robust accuracy {row['robust_accuracy']:.1f} %"
+        for name, row in wide.iterrows()
+    ]
     return "\n".join(lines)

@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from scipy import special, stats  # type: ignore[import-untyped]
+from scipy import special  # type: ignore[import-untyped]
 
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
 from helpers.dots import interval_dots as interval_dots
+from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
-from helpers.intervals import interval_curves as interval_curves
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
@@ -42,37 +42,51 @@ def paired_histogram(
     rows: Mapping[str, tuple[str, str]] | None = None,
     order: Sequence[str] | None = None,
     n_bins: int = 60,
+    wrap: int | None = None,
 ) -> Figure:
     """Histograms natural against adversarial: one row for each quantity, one column for each attack (ebm, Sec. 3).
 
     `frame` has one row for each image and attack; `columns` names the column with the attack; `rows` maps a label to
-    the two columns (natural, adversarial), E(x) and E(x, y) where not given. All panels share their bins and axes.
-    In each panel stands on how many images the attack lowered the quantity.
+    the two columns (natural, adversarial), E(x) and E(x, y) where not given. All panels share their bins, those of a
+    quantity their axes. In each panel stands on how many images the attack lowered the quantity. With `wrap` a row
+    holds at most so many attacks, and the others follow below.
     """
     rows = ENERGY_ROWS if rows is None else rows
     needed(frame, [columns, *(name for pair in rows.values() for name in pair)])
     panels = groups(frame, columns, order)
     values = np.concatenate([frame[name].to_numpy() for pair in rows.values() for name in pair])
     bins = _bins(values, n_bins)
+    width = min(wrap or len(panels), len(panels))
+    n_bands = -(-len(panels) // width)
     with style.in_style():
-        width = max(3.6, 1.75 * len(panels) + 0.9)
-        figure = style.canvas(width, 1.75 * len(rows) + 0.75)
-        axes = figure.subplots(len(rows), len(panels), sharex=True, sharey="row", squeeze=False)
-        for i, (name, pair) in enumerate(rows.items()):
-            for j, (attack, part) in enumerate(panels.items()):
-                _histogram(axes[i, j], part, pair=pair, bins=bins)
-                if i == 0:
-                    axes[i, j].set_title(style.label(attack), pad=6)
-            axes[i, 0].set_ylabel("images")
-            axes[i, 0].set_ylim(top=axes[i, 0].get_ylim()[1] * 1.16)  # room for the line on what was lowered
-            for j in range(len(panels)):
-                axes[i, j].set_xlabel(style.quantity(name))
-                axes[i, j].tick_params(labelbottom=True)
-                axes[i, j].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
+        figure = style.canvas(max(3.6, 1.75 * width + 0.9), 1.75 * n_bands * len(rows) + 0.75)
+        axes = figure.subplots(n_bands * len(rows), width, sharex=True, squeeze=False)
+        for k, (attack, part) in enumerate(panels.items()):
+            band = axes[k // width * len(rows) :, k % width]
+            band[0].set_title(style.label(attack), pad=6)
+            for ax, (name, pair) in zip(band, rows.items(), strict=False):
+                _histogram(ax, part, pair=pair, bins=bins)
+                ax.set_xlabel(style.quantity(name))
+        for i in range(len(rows)):
+            _share_height(axes[i :: len(rows)], len(panels))
         n = size(max(panels.values(), key=len))
         handles = [Patch(color=style.NATURAL, alpha=0.65), Patch(color=style.ADVERSARIAL, alpha=0.65)]
         figure.legend(handles, ["natural", f"adversarial      {n} in each panel"], loc="outside lower center", ncols=2)
     return figure
+
+
+def _share_height(axes: np.ndarray, n_panels: int) -> None:
+    """One height for the panels of a quantity, with room for the line on what was lowered; unused ones go."""
+    used, unused = axes.flat[:n_panels], axes.flat[n_panels:]
+    top = 1.16 * max(ax.get_ylim()[1] for ax in used)
+    for k, ax in enumerate(used):
+        ax.set_ylim(top=top)
+        ax.tick_params(labelbottom=True, labelleft=k % axes.shape[1] == 0)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
+    for row in axes:
+        row[0].set_ylabel("images")
+    for ax in unused:
+        ax.set_visible(False)
 
 
 def _bins(values: np.ndarray, n_bins: int) -> list[float]:
@@ -313,6 +327,8 @@ def _violin_axis(ax: Axes, names: Sequence[str], *, scale: str) -> None:
 
 
 def _half_violin(ax: Axes, values: np.ndarray, *, place: float, side: int, colour: str) -> None:
+    from scipy import stats  # here, since it takes half a second and only violins need it
+
     transform = ax.yaxis.get_transform()
     t = transform.transform(values.astype(np.float64))
     grid = np.linspace(t.min(), t.max(), 200)

@@ -62,15 +62,23 @@ def uphill(x, y):
     return attacks.LossValue(x.sum((1, 2, 3)), torch.zeros_like(y, dtype=torch.bool))
 
 
+OPTIONS = {"n_targets": 2, "n_queries": 8, "gamma": 0.5, "kappa": 0.3}
+OPTIONS |= {"cw_c": 1.0, "cw_kappa": 0.0, "cw_step_size": 0.01, "cw_n_steps": 6}
+
+
 def run_settings(**changes):
-    return {
-        "norm": "linf",
-        "epsilon": EPSILON,
-        "step_size": EPSILON / 4,
-        "n_steps": 6,
-        "returns": "last",
-        "n_restarts": 1,
-        "seed": 0,
-        "index": INDEX,
-        "batch_size": 100,
-    } | changes
+    return (
+        OPTIONS
+        | {
+            "norm": "linf",
+            "epsilon": EPSILON,
+            "step_size": EPSILON / 4,
+            "n_steps": 6,
+            "returns": "last",
+            "n_restarts": 1,
+            "seed": 0,
+            "index": INDEX,
+            "batch_size": 100,
+        }
+        | changes
+    )

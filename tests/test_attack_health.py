@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from victims import convolutional, images
 
-from helpers import attack_health, autoattack, balls
+from helpers import attack_health, autoattack, balls, data
 from helpers.apgd import apgd
 from helpers.square import square
 
@@ -231,3 +231,42 @@ def test_refusals():
         attack_health.examine(net, x, y, attack=attack(net), epsilons=[0.0], large=0.5)
     with pytest.raises(ValueError, match="expected n_times"):
         attack_health.outputs_repeat(net, x, n_times=1)
+
+
+NAMED = {"step_size": 0.003, "n_steps": 20, "n_queries": 200, "seed": 0, "batch_size": 64}
+
+
+def named(net, *, epsilon=0.01, **changes):
+    """`of_named` on a network's own labels, by the check's name: whether it is ok."""
+    x = images(N, dtype=torch.float32)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    part = data.from_tensors(x, y, classes=tuple("abcde"), index=INDEX)
+    found = attack_health.of_named(net, part, attack="pgd_ce", epsilon=epsilon, **NAMED | changes)
+    assert set(found) == {"check", "ok", "message"}
+    return dict(zip(found["check"].tolist(), found["ok"].tolist(), strict=True))
+
+
+def test_an_attack_by_name_is_examined_at_its_own_radii():
+    found = named(convolutional(dtype=torch.float32))
+    names = ["logits", "gradients", "outputs repeat", "zero radius", "falls with radius", "large radius", "black box"]
+    assert found == dict.fromkeys(names, True)
+
+
+def test_an_attack_by_name_whose_gradient_misleads_loses_to_the_black_box():
+    class Misleading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional(dtype=torch.float32)
+
+        def forward(self, x):
+            z = self.net(x)
+            return 2 * z.detach() - z  # the same numbers, the opposite gradient
+
+    found = named(Misleading().eval(), epsilon=0.05)
+    assert not found["black box"]
+    assert not found["large radius"]
+
+
+def test_at_radius_zero_only_the_network_is_examined():
+    assert list(named(convolutional(dtype=torch.float32), epsilon=0.0)) == ["logits", "gradients", "outputs repeat"]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import yaml
 from attack_cases import (
     EPSILON,
     INDEX,
@@ -18,7 +19,8 @@ from attack_cases import (
     uphill,
 )
 
-from helpers import attacks, checks, metrics
+from helpers import apgd, attacks, checks, cw, fab, margin_losses, metrics, square
+from helpers.parameters import ROOT
 
 # Numbers that must not break it
 
@@ -106,7 +108,7 @@ def test_the_batch_changes_no_verdict(name, norm):
     x = middle(torch.float32, n)
     y, index = net(x).argmax(1), torch.arange(n) * 7
     common = run_settings(norm=norm, index=index, epsilon=0.01 if norm == "linf" else 0.05)
-    common["step_size"] = common["epsilon"] / 4
+    common |= {"step_size": common["epsilon"] / 4, "returns": "first_success", "cw_c": 0.1, "kappa": 0.01}
     whole = attacks.run(name, net, x, y, **common)
     logits = metrics.predictions(net, whole, batch_size=n)
     top = logits.topk(2).values
@@ -124,34 +126,90 @@ def test_the_batch_changes_no_verdict(name, norm):
     )
 
 
-def test_run_gives_each_name_its_loss_start_and_target():
-    net = convolutional()
-    x = middle(torch.float32)
-    y = torch.arange(B)
-    common = run_settings()
-    plain = {k: v for k, v in common.items() if k != "batch_size"}
-    targets = attacks.random_targets(y, 5, seed=0, index=INDEX)
+LOSSES = {  # of each name that is a PGD: what it raises, of the network, its clean logits and the true labels
+    "pgd_ce": lambda net, z, y: attacks.cross_entropy(net),
+    "pgd_ce_targeted": lambda net, z, y: attacks.targeted_cross_entropy(net),
+    "pgd_ce_least_likely": lambda net, z, y: attacks.targeted_cross_entropy(net),
+    "pgd_kl": lambda net, z, y: attacks.kl_divergence(net, z),
+    "pgd_margin": lambda net, z, y: margin_losses.carlini_wagner(net, kappa=0.3),
+    "pgd_margin_targeted": lambda net, z, y: margin_losses.targeted_carlini_wagner(net, kappa=0.3),
+    "pgd_dlr": lambda net, z, y: margin_losses.difference_of_logits_ratio(net),
+    "pgd_dlr_targeted": lambda net, z, y: margin_losses.targeted_difference_of_logits_ratio(net, y),
+    "pgd_energy": lambda net, z, y: margin_losses.energy_cross_entropy(net, gamma=0.5),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_run_gives_each_pgd_its_loss_start_and_target(name):
+    net, x, y = convolutional(), middle(torch.float32), torch.arange(B)
+    aims = {"random": attacks.random_targets(y, 5, seed=0, index=INDEX), "least": attacks.least_likely(net, x, y)}
+    goal = aims["random"] if name.endswith("targeted") else aims["least"] if name.endswith("likely") else y
+    start = {"start": "gaussian", "start_std": 0.001} if name == "pgd_kl" else {"start": "uniform"}
+    expected = attacks.pgd(LOSSES[name](net, net(x), y), x, goal, **settings(n_steps=6, **start))
+    assert torch.equal(attacks.run(name, net, x, y, **run_settings()), expected)
+    told = attacks.aims(name, net, x, y, seed=0, index=INDEX)
+    assert (told is None) == (goal is y)
+    assert told is None or torch.equal(told, goal)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_run_gives_each_other_attack_what_it_needs(norm):
+    net, x, y = convolutional(), middle(torch.float32), torch.arange(B)
+    ball = {"norm": norm, "epsilon": EPSILON, "batch_size": 100}
+    drawn = {"seed": 0, "index": INDEX}
+    steps = {"n_steps": 6, "n_restarts": 1}
     by_hand = {
-        "fgsm": attacks.fgsm(attacks.cross_entropy(net), x, y, epsilon=EPSILON),
-        "pgd_ce": attacks.pgd(attacks.cross_entropy(net), x, y, start="uniform", **plain),
-        "pgd_ce_targeted": attacks.pgd(attacks.targeted_cross_entropy(net), x, targets, start="uniform", **plain),
-        "pgd_ce_least_likely": attacks.pgd(
-            attacks.targeted_cross_entropy(net), x, attacks.least_likely(net, x, y), start="uniform", **plain
+        "fgsm": ("last", attacks.fgsm(attacks.cross_entropy(net), x, y, norm=norm, epsilon=EPSILON)),
+        "apgd_ce": ("last", apgd.apgd(net, x, y, loss="ce", returns="last", **ball, **drawn, **steps)),
+        "apgd_dlr": ("max_loss", apgd.apgd(net, x, y, loss="dlr", returns="max_loss", **ball, **drawn, **steps)),
+        "apgd_t": (
+            "last",
+            apgd.apgd(net, x, y, loss="targeted_dlr", n_targets=2, returns="last", **ball, **drawn, **steps),
         ),
-        "pgd_kl": attacks.pgd(attacks.kl_divergence(net, net(x)), x, y, start="gaussian", start_std=0.001, **plain),
-    }
-    assert by_hand.keys() == attacks.NAMED.keys()
-    for name, expected in by_hand.items():
-        assert torch.equal(attacks.run(name, net, x, y, **common), expected), name
+        "fab_t": ("closest", fab.fab(net, x, y, n_steps=6, n_targets=2, returns="closest", **ball)),
+        "square": ("max_loss", square.square(net, x, y, n_queries=8, returns="max_loss", **ball, **drawn)),
+        "cw": (
+            "closest",
+            cw.cw(
+                net, x, y, c=1.0, n_searches=1, kappa=0.0, step_size=0.01, n_steps=6, targeted=False,
+                returns="closest", batch_size=100,
+            ),
+        ),
+    }  # fmt: skip
+    assert by_hand.keys() | LOSSES.keys() == attacks.NAMED.keys()
+    for name, (point, expected) in by_hand.items():
+        x_adv = attacks.run(name, net, x, y, **run_settings(norm=norm, returns=point))
+        assert torch.equal(x_adv, expected), name
+
+
+def test_few_classes_have_fewer_targets_and_no_dlr():
+    net, _ = linear(torch.float32)
+    x, y = middle(torch.float32), torch.zeros(B, dtype=torch.int64)
+    y[1:] = net(x[1:]).argmax(1)
+    given = run_settings(returns="last", n_targets=9)
+    ball = {"norm": "linf", "epsilon": EPSILON, "batch_size": 100, "n_steps": 6}
+    drawn = {"seed": 0, "index": INDEX, "n_restarts": 1, "returns": "last"}
+    margin = apgd.apgd(net, x, y, loss="margin", **ball, **drawn)
+    assert torch.equal(attacks.run("apgd_dlr", net, x, y, **given), margin)
+    targeted = apgd.apgd(net, x, y, loss="targeted_margin", n_targets=1, **ball, **drawn)
+    assert torch.equal(attacks.run("apgd_t", net, x, y, **given), targeted)
+    nearest = fab.fab(net, x, y, returns="closest", n_targets=1, **ball)
+    assert torch.equal(attacks.run("fab_t", net, x, y, **(given | {"returns": "closest"})), nearest)
+    with pytest.raises(ValueError, match="expected at least 3 classes for DLR, got 2"):
+        attacks.run("pgd_dlr", net, x, y, **given)
 
 
 def test_run_of_no_images_is_no_images():
     net = convolutional()
     none = torch.empty(0, dtype=torch.int64)
-    assert attacks.run("pgd_ce", net, middle(torch.float32)[:0], none, **run_settings(index=none)).shape == (0, *SHAPE)
+    for name, named in attacks.NAMED.items():
+        given = run_settings(index=none, returns=named.final)
+        assert attacks.run(name, net, middle(torch.float32)[:0], none, **given).shape == (0, *SHAPE)
 
 
 # Refusals
+
+FINAL = {name: named.final for name, named in attacks.NAMED.items()}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +258,9 @@ def test_bad_images_and_labels_are_refused(x, y, message):
 @pytest.mark.parametrize("name", attacks.NAMED)
 def test_labels_that_are_no_class_are_refused(name):
     with pytest.raises(ValueError, match=r"below 5 \(the number of classes\), got labels from 5 to 5"):
-        attacks.run(name, convolutional(), middle(torch.float32), torch.full((B,), 5), **run_settings())
+        attacks.run(
+            name, convolutional(), middle(torch.float32), torch.full((B,), 5), **run_settings(returns=FINAL[name])
+        )
 
 
 @pytest.mark.parametrize(
@@ -228,3 +288,55 @@ def test_run_refuses_what_it_does_not_know():
         attacks.run("pgd_ce", net, x, y, **run_settings(batch_size=0))
     with pytest.raises(ValueError, match=r"network to be a torch.nn.Module"):
         attacks.run("pgd_ce", net.forward, x, y, **run_settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "known"),
+    [
+        ("pgd_ce", "closest", "'last', 'first_success', 'max_loss'"),
+        ("apgd_t", "closest", "'last', 'first_success', 'max_loss'"),
+        ("fab_t", "last", "'closest', 'first_success'"),
+        ("square", "last", "'first_success', 'max_loss'"),
+        ("cw", "max_loss", "'closest', 'first_success', 'last'"),
+    ],
+)
+def test_a_point_that_an_attack_does_not_have_is_refused_and_its_points_are_named(name, wrong, known):
+    with pytest.raises(ValueError, match=f"returns of attack '{name}' to be one of {known}, got '{wrong}'"):
+        attacks.run(name, convolutional(), middle(torch.float32), torch.arange(B), **run_settings(returns=wrong))
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [(name, option) for name, named in attacks.NAMED.items() for option in named.needs]
+)
+def test_an_option_that_an_attack_needs_is_named_where_it_is_missing(name, option):
+    given = run_settings(returns=FINAL[name])
+    del given[option]
+    with pytest.raises(ValueError, match=f"expected {option} for attack '{name}', got None"):
+        attacks.run(name, convolutional(), middle(torch.float32), torch.arange(B), **given)
+
+
+@pytest.mark.parametrize("name", attacks.NAMED)
+def test_what_an_attack_does_not_need_may_be_left_out(name):
+    net, x, y = convolutional(), middle(torch.float32), torch.arange(B)
+    full = run_settings(returns=FINAL[name])
+    needed = {k: v for k, v in full.items() if k not in attacks.OPTIONS or k in attacks.NAMED[name].needs}
+    assert torch.equal(attacks.run(name, net, x, y, **needed), attacks.run(name, net, x, y, **full))
+
+
+@pytest.mark.parametrize("name", ["fab_t", "square", "cw"])
+def test_attacks_without_iterates_refuse_a_callback(name):
+    given = run_settings(returns=FINAL[name], callback=print)
+    with pytest.raises(ValueError, match="callback only for PGD and APGD"):
+        attacks.run(name, convolutional(), middle(torch.float32), torch.arange(B), **given)
+
+
+def test_every_name_says_its_points_and_its_options():
+    for name, named in attacks.NAMED.items():
+        assert {named.final, named.public} <= set(named.points), name
+        assert set(named.needs) <= set(attacks.OPTIONS), name
+        assert "first_success" in named.points, name
+    assert set(attacks.OPTIONS) == {option for named in attacks.NAMED.values() for option in named.needs}
+    schema = yaml.safe_load((ROOT / "params" / "schema.yaml").read_text("utf-8"))["parameters"]
+    for key in ("attacks", "attack"):
+        assert schema[key]["choices"] == list(attacks.NAMED)
+    assert set(attacks.OPTIONS) - {"step_size"} | {"step_size_255"} <= set(schema)

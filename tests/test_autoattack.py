@@ -354,4 +354,5 @@ def test_labels_beyond_the_classes_are_refused():
 
 
 def test_losses_of_the_ensemble_exist():
-    assert {autoattack._loss(a, k) for a in autoattack.ATTACKS for k in (2, 3, 4)} <= set(apgd.LOSSES)
+    assert {a for a in autoattack.ATTACKS if a.startswith("apgd")} == set(autoattack.LOSSES)
+    assert {apgd.fitting(a, k) for a in autoattack.LOSSES.values() for k in (2, 3, 4)} <= set(apgd.LOSSES)

@@ -15,7 +15,7 @@ from helpers.evidence import Sample
 from helpers.metrics import Estimate
 from helpers.parameters import ParameterError
 
-ROLES = {"standard_network": "standard", "robust_network": "madry"}
+ROLES = {"standard_network": "standard", "robust_network": "madry", "overfitting_network": None}
 PAIRS = {"notebook": "01_energy_landscape", "record": "pairs", "metric": "delta_energy"}
 POSITIVE = "{kind: value, above: 0}"
 
@@ -26,13 +26,13 @@ def root(tmp_path, monkeypatch):
     tiny.profile(tmp_path)
     folder = tmp_path / "params" / "tiny"
     (folder / "01_energy_landscape.yaml").write_text("n_steps: 3\n")
-    (folder / "12_claims.yaml").write_text("standard_network: standard\nrobust_network: madry\nseed: 0\n")
+    (folder / "12_claims.yaml").write_text(yaml.safe_dump(ROLES | {"seed": 0}))
     monkeypatch.setattr(parameters, "ROOT", tmp_path)
     return tmp_path
 
 
 def run(root, notebook="12_claims"):
-    return Run(root / "figures" / "tiny" / notebook, profile="tiny", notebook=notebook)
+    return Run(root / "figures" / "tiny" / notebook, profile="tiny", notebook=notebook, values=ROLES)
 
 
 def measured(root, *, scalars=(), frames=None, record="pairs", notebook="01_energy_landscape"):
@@ -61,7 +61,7 @@ def write(root, text):
 def ledger_of(root, **entries):
     """What becomes of the claims `entries`, in the ledger's order."""
     write(root, yaml.safe_dump(entries, sort_keys=False))
-    return claims.evaluate(run(root), roles=ROLES, seed=0)
+    return claims.evaluate(run(root), seed=0)
 
 
 def one(root, comparison=POSITIVE, *, networks=None, **asked):
@@ -167,6 +167,9 @@ def test_why_nothing_was_found(root):
     assert reason(frame="pairs") == "01_energy_landscape/pairs has no frame pairs"
     assert reason(notebook="03_weat") == "03_weat is not in this profile"
     assert reason(more={"only_on": "cifar10"}) == "a statement about cifar10"
+    assert reason(where={"network": "$overfitting_network"}) == "this profile names no overfitting_network"
+    measured(root, scalars=[records.scalar("delta_energy", 1.0, interval=(0, 2), interval_kind="normal", level=0.9)])
+    assert reason() == "01_energy_landscape/pairs: delta_energy has an interval of level 0.9, not 0.95"
     measured(root, scalars=[records.scalar("delta_energy", None, reason="no CUDA")])
     assert reason() == "01_energy_landscape/pairs: no CUDA"
     found = ledger_of(root, A1={"paper": "ebm", "statement": "s", "unmeasured": "no number decides it"})[0]
@@ -186,6 +189,10 @@ def test_counts_of_rare_events_need_their_seeds(root):
     found = one(root, more={"min_seeds": 10})
     assert (found.status, found.reason) == ("undecided", "10 seeds are needed, there are 3")
     assert one(root, more={"min_seeds": 3}).status == "holds"
+    few = records.scalar("delta_energy", 1, interval=(0.9, 1.1), interval_kind="student_t", seeds=[7, 8], network="b")
+    measured(root, scalars=[number("a", 3, 2.9, 3.1), few])  # five seeds together, two of one network
+    found = one(root, "{kind: largest}", networks="ab", more={"min_seeds": 3})
+    assert (found.status, found.reason) == ("undecided", "3 seeds are needed, there are 2")
 
 
 # Intervals
@@ -266,7 +273,7 @@ def test_one_network_is_over_its_images(root):
         ("delta_energy", 1.0, "normal"),
         ("delta_energy_size", 2.0, "normal"),
         ("delta_joint_energy", -1.0, "normal"),
-        ("delta_energy_std", math.sqrt(3.5), "paired_bootstrap"),
+        ("delta_energy_std", math.sqrt(3.5), "bootstrap"),
     ],
 )
 def test_numbers_by_image(root, metric, value, kind):
@@ -289,6 +296,21 @@ def test_equal_shares_of_the_seeds_are_no_certainty(root):
     ends = {"epochs": [[1, 1], [0, 0]]}
     found = one(root, "{kind: difference, above: 0}", frame="curves", metric="pgd_error", over=ends)
     assert (found.status, found.kind) == ("undecided", "none")
+    measured(root, scalars=[records.scalar("phases", metrics.student_t([3.0, 3.0, 3.0]), seeds=[0, 1, 2])])
+    found = one(root, "{kind: value, above: 2.5}", metric="phases")  # three of three may be chance
+    assert (found.status, found.kind) == ("undecided", "none")
+    assert found.reason == "no interval: one number, or equal ones, say nothing of chance"
+
+
+def test_networks_that_agree_on_every_image_are_not_known_to_be_equal(root):
+    same = [[1.0] * 15 + [-1.0] * 5] * 3
+    measured(root, frames={"pairs": images({"a": same, "b": same})})
+    bounds = "{kind: difference, above: -2, below: 2}"
+    found = one(root, bounds, networks="ab", frame="pairs", metric="robust_accuracy")
+    alone = metrics.wilson(15, 20)
+    expected = contrasts.independent(alone, alone)
+    assert (found.status, found.kind) == ("undecided", "independent")
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_ranges_of_images_by_rank(root):
@@ -477,7 +499,7 @@ def test_all_faults_are_told_at_once(root):
 def test_a_fault_is_found_by_the_check_before_a_run_and_by_no_other_notebook(root):
     write(root, GOOD.replace("paper: ebm", "paper: emb"))
     (root / "notebooks").mkdir()
-    names = {"12_claims": ["standard_network", "robust_network", "seed"], "01_energy_landscape": ["n_steps"]}
+    names = {"12_claims": [*ROLES, "seed"], "01_energy_landscape": ["n_steps"]}
     for name, given in names.items():
         source = "\n".join(['profile = "tiny"', *(f"{one} = None" for one in given)])
         cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}

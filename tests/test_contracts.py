@@ -10,9 +10,10 @@ import math
 
 import pytest
 import torch
+from attack_cases import OPTIONS
 from torch import nn
 
-from helpers import attack_losses, attacks, energies, losses
+from helpers import attack_losses, attacks, balls, cw, energies, losses, pgd
 
 B, K = 6, 5
 SHAPE = (3, 6, 6)
@@ -137,7 +138,7 @@ def settings(norm, returns, n_restarts):
 
 def by_name(name):
     def attack(net, x, y, *, start, **given):
-        return attacks.run(name, net, x, y, batch_size=4, **given)
+        return attacks.run(name, net, x, y, batch_size=4, **(OPTIONS | given))
 
     return attack
 
@@ -155,12 +156,16 @@ def by_fgsm(net, x, y, *, start, norm, epsilon, returns, index, **_):
     return attacks.fgsm(loss, x, y, norm=norm, epsilon=epsilon, returns=returns, index=index)
 
 
+POINTS = [(name, point) for name, named in attacks.NAMED.items() for point in named.points]
+UNBOUNDED = {("fab_t", "closest"), *(("cw", point) for point in cw.RETURNS)}
+
+
 def clean_logits(net, x):
     return attack_losses.logits_of(net, x)
 
 
 ATTACKS = {
-    **{f"run {name}": by_name(name) for name in attacks.NAMED},
+    **{f"run {name}": by_name(name) for name, named in attacks.NAMED.items() if named.family == "pgd"},
     "pgd cross_entropy": by_pgd(lambda net, x: attacks.cross_entropy(net)),
     "pgd targeted_cross_entropy": by_pgd(lambda net, x: attacks.targeted_cross_entropy(net)),
     "pgd kl_divergence": by_pgd(lambda net, x: attacks.kl_divergence(net, clean_logits(net, x))),
@@ -243,6 +248,64 @@ def test_attacks_put_the_network_back_when_the_callback_raises(name):
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", attacks.NORMS)
+@pytest.mark.parametrize(("name", "returns"), POINTS)
+def test_attacks_by_name_at_each_of_their_points(name, returns, norm, dtype):
+    net = Network(dtype)
+    x, y = rand(B, *SHAPE, dtype=dtype), torch.arange(B) % K
+    x[0], x[1] = 0.0, 1.0
+    x.requires_grad_()
+    given = settings(norm, returns, 1)
+    before, generator, inputs = state(net), torch.get_rng_state(), (x.detach().clone(), y.clone())
+    x_adv = by_name(name)(net, x, y, start=None, **given)
+    assert x_adv.shape == x.shape
+    assert x_adv.dtype == dtype
+    assert not x_adv.requires_grad
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    assert (name, returns) in UNBOUNDED or balls.inside(x_adv, x, norm=norm, epsilon=given["epsilon"]).all()
+    assert torch.equal(x, inputs[0])
+    assert torch.equal(y, inputs[1])
+    assert x.grad is None
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert torch.is_grad_enabled()
+    assert same(state(net), before)
+
+
+@pytest.mark.parametrize(("name", "returns"), POINTS)
+def test_attacks_by_name_put_the_network_back_when_it_raises(name, returns):
+    net = Broken(torch.float32)
+    net.calls_left = 1
+    before = state(net)
+    with pytest.raises(RuntimeError, match="no more"):
+        by_name(name)(net, rand(B, *SHAPE, dtype=torch.float32), torch.arange(B) % K, start=None,
+                      **settings("linf", returns, 1))  # fmt: skip
+    assert same(state(net), before)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", [name for name, named in attacks.NAMED.items() if named.family != "cw"])
+def test_points_are_what_their_names_say(name):
+    net = Network(torch.float64)
+    n = 40
+    x = rand(n, *SHAPE, dtype=torch.float64, seed=8)
+    y = net.eval()(x).argmax(1)
+    given = settings("linf", "last", 1) | {"index": torch.arange(n), "epsilon": 0.02, "step_size": 0.006}
+    points, far, wrong = {}, {}, {}
+    for point in attacks.NAMED[name].points:
+        points[point] = attacks.run(name, net, x, y, batch_size=16, **(OPTIONS | given | {"returns": point}))
+        far[point] = (points[point] - x).flatten(1).abs().amax(1)
+        wrong[point] = net(points[point]).argmax(1) != y
+    aim = attacks.aims(name, net, x, y, seed=given["seed"], index=given["index"])
+    assert wrong["first_success"].any()
+    if "closest" in points:
+        assert (far["closest"][wrong["first_success"]] <= far["first_success"][wrong["first_success"]] + 1e-12).all()
+        assert wrong["closest"].sum() >= wrong["first_success"].sum()
+    elif aim is None:  # an attack that stops where it may has fooled wherever it ever did
+        assert (wrong["first_success"] | ~wrong[attacks.NAMED[name].final]).all()
+
+
 # Nothing is missing
 
 
@@ -262,9 +325,10 @@ def test_every_energy_and_loss_is_held_to_the_contract(module):
 
 
 def test_every_attack_is_held_to_the_contract():
-    assert public(attacks) == {"pgd", "fgsm", "run"}
-    assert {name.split()[0] for name in ATTACKS} == public(attacks)
-    assert {name.removeprefix("run ") for name in ATTACKS if name.startswith("run")} == set(attacks.NAMED)
+    assert public(pgd) == {"pgd", "fgsm"}
+    assert public(attacks) == {"run", "both_points", "aims"}
+    assert {name.split()[0] for name in ATTACKS} == public(pgd) | {"run"}
+    assert {named.family for named in attacks.NAMED.values()} == set(attacks.FAMILIES)
     not_losses = {"logits_of", "random_targets", "least_likely"}
     tried = {name.removeprefix("pgd ") for name in ATTACKS if name.startswith("pgd")}
     assert public(attack_losses) - not_losses == tried

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from attack_cases import OPTIONS
 from torch import nn
 
 from helpers import attacks, data, energies, landscape, metrics, zoo
@@ -61,7 +62,8 @@ def noise():
 
 
 def _measure(network, images, attack, **changes):
-    setting = {"epsilon": EPSILON, "step_size": EPSILON / 4, "n_steps": 12, "seed": 0, "batch_size": 10} | changes
+    setting = OPTIONS | {"epsilon": EPSILON, "step_size": EPSILON / 4, "n_steps": 12, "seed": 0, "batch_size": 10}
+    setting |= changes
     return pd.DataFrame(landscape.measure(network, images, attack=attack, **setting))
 
 
@@ -90,20 +92,38 @@ def test_fgsm_has_one_point_and_the_others_two(linear, grey):
     assert _measure(linear, grey, "pgd_ce")["returns"].tolist() == ["last"] * 6 + ["first_success"] * 6
 
 
-@pytest.mark.parametrize("attack", ["pgd_ce", "pgd_ce_targeted", "pgd_ce_least_likely", "pgd_kl"])
+@pytest.mark.parametrize("attack", [name for name in attacks.NAMED if name != "fgsm"])
 def test_the_first_success_of_a_run_is_what_an_attack_that_stops_returns(noise, attack):
     network = Convolutions().eval()
-    pairs = _measure(network, noise, attack, epsilon=0.3, step_size=0.05)
-    setting = {"norm": "linf", "epsilon": 0.3, "step_size": 0.05, "n_steps": 12, "n_restarts": 1, "seed": 0}
+    pairs = _measure(network, noise, attack, epsilon=0.3, step_size=0.05, cw_n_steps=150)
+    setting = (
+        OPTIONS
+        | {"cw_n_steps": 150}
+        | {"norm": "linf", "epsilon": 0.3, "step_size": 0.05, "n_steps": 12, "n_restarts": 1, "seed": 0}
+    )
     setting |= {"index": noise.index, "batch_size": 10}
-    for point in landscape.POINTS:
+    points = [attacks.NAMED[attack].final, "first_success"]
+    assert list(dict.fromkeys(pairs["returns"])) == points
+    for point in points:
         x_adv = attacks.run(attack, network, noise.images(), noise.labels, returns=point, **setting)
         logits = metrics.predictions(network, x_adv, batch_size=10)
         measured = pairs[pairs["returns"] == point]
         np.testing.assert_allclose(measured["E_adv"], energies.marginal(logits), rtol=1e-5)
         np.testing.assert_allclose(measured["E_y_adv"], energies.joint(logits, noise.labels), rtol=1e-4, atol=1e-5)
-    by_point = [pairs.loc[pairs["returns"] == point, "E_adv"].to_numpy() for point in landscape.POINTS]
-    assert not np.allclose(*by_point), "a run that is never fooled early would test nothing"
+    by_point = [pairs.loc[pairs["returns"] == point, "E_adv"].to_numpy() for point in points]
+    rests = attack.startswith("pgd_margin")  # at its first success, as soon as the margin is κ
+    assert rests or not np.allclose(*by_point), "a run that is never fooled early would test nothing"
+
+
+def test_every_attack_but_fgsm_gives_the_two_points_that_its_name_says(noise):
+    network = Convolutions().eval()
+    for attack, named in attacks.NAMED.items():
+        pairs = _measure(network, noise, attack, n_steps=4)
+        points = list(dict.fromkeys(pairs["returns"]))
+        assert points == ([named.final] if attack == "fgsm" else [named.final, "first_success"])
+        assert len(pairs) == 24 * len(points)
+        found = landscape.at_final(pairs.assign(attack=attack))
+        assert list(found["returns"]) == [named.final] * 24
 
 
 def test_a_targeted_attack_has_reached_its_aim_at_the_target_only(noise):
@@ -181,7 +201,7 @@ def test_side_by_side_has_a_row_for_each_image():
     both = landscape.side_by_side(pd.concat([last, first, fgsm]))
     assert both["attack"].tolist() == ["pgd_ce", "pgd_ce"]
     assert both["E_first_success"].tolist() == [0.5, 0.7]
-    np.testing.assert_allclose(both["E_last"], last["E_adv"])
+    np.testing.assert_allclose(both["E_final"], last["E_adv"])
     np.testing.assert_allclose(both["E"], last["E"])
 
 
@@ -198,7 +218,7 @@ def test_reading_names_network_attack_and_point_with_the_sign(delta, way):
 def test_identities_hold_for_large_logits():
     generator = torch.Generator().manual_seed(0)
     f, g = (50 * torch.randn(200, 10, generator=generator) for _ in range(2))
-    rows = landscape.identities((f, g), torch.randint(0, 10, (200,), generator=generator))
+    rows = landscape.identity_errors((f, g), torch.randint(0, 10, (200,), generator=generator))
     found = {(row["identity"], row["dtype"]): row["value"] for row in rows}
     assert set(found) == {(name, dtype) for name in ("CE", "KL") for dtype in ("float64", "float32")}
     assert all(value <= {"float64": 1e-10, "float32": 1e-5}[dtype] for (_, dtype), value in found.items())
@@ -207,13 +227,38 @@ def test_identities_hold_for_large_logits():
 def test_a_false_identity_is_seen(monkeypatch):
     monkeypatch.setattr(energies, "kl_from_energies", lambda f, g: energies.kl(f, g) * (1 + 1e-3))
     f = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
-    rows = landscape.identities((f, f.flip(0)), torch.zeros(20, dtype=torch.long))
+    rows = landscape.identity_errors((f, f.flip(0)), torch.zeros(20, dtype=torch.long))
     assert min(row["value"] for row in rows if row["identity"] == "KL") > 1e-5
 
 
 def test_headers_are_metrics_of_the_glossary():
     schema = yaml.safe_load((ROOT / "params" / "schema.yaml").read_text("utf-8"))
     assert set(landscape.HEADERS) <= set(schema["metrics"])
+
+
+def test_above_a_violin_stands_the_published_accuracy_where_there_is_one():
+    names = ["rb_sat", "madry", "rb_better_dm"]
+    rows = pd.DataFrame([row for name in names for row in landscape.summary(_pairs(np.ones(4), network=name))])
+    assert landscape.above(rows, names, profile="paper") == {"rb_sat": "49.2*", "madry": "0.0", "rb_better_dm": "70.7*"}
+
+
+def test_published_accuracies_are_those_of_the_recipes():
+    recipes = yaml.safe_load((ROOT / "params" / "paper" / "networks.yaml").read_text("utf-8"))
+    names = yaml.safe_load((ROOT / "params" / "paper" / "01_energy_landscape.yaml").read_text("utf-8"))[
+        "violin_networks"
+    ]
+    found = landscape.published_accuracy(names, profile="paper")
+    assert list(found) == names
+    assert len(names) == 8
+    for name, value in found.items():
+        assert f"AutoAttack {value:.2f} %" in recipes[name]["published"]
+
+
+def test_spreads_are_told_widest_first():
+    narrow, wide = _pairs(np.array([1.0, 1.0, 1.2, 1.2])), _pairs(np.array([5.0, -5, 5, -5]), network="trades")
+    lines = landscape.spreads(pd.DataFrame([*landscape.summary(narrow), *landscape.summary(wide)])).splitlines()
+    assert lines[0] == "TRADES: standard deviation of ΔE(x) over images 5 nat, robust accuracy 50.0 %"
+    assert lines[1].startswith("Standard: standard deviation of ΔE(x) over images 0.1 nat")
 
 
 @pytest.mark.foreign

@@ -9,7 +9,7 @@ import pytest
 import trees
 import yaml
 
-from helpers import parameters, records
+from helpers import ledger, parameters, records
 from helpers.parameters import ROOT
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -50,7 +50,7 @@ def test_short_cells_few_cells_no_definitions(name):
     assert len({cell["id"] for cell in cells}) == len(cells)
     assert all(re.fullmatch(r"[a-z0-9-]+", cell["id"]) for cell in cells), "ids are names, not random"
     for place, source in _code(name):
-        assert len(source.splitlines()) <= 15, place
+        assert len(source.splitlines()) <= (30 if place == "parameters" else 15), place  # one name a line is no code
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(source))), place
 
@@ -94,6 +94,8 @@ def test_every_parameter_is_used(profile, name):
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "p"
     }
+    if name == ledger.NOTEBOOK:  # where the claims themselves name parameters, after a $
+        used |= {role for claim in ledger.read() for role in claim.roles}
     assert set(values) <= used
 
 
@@ -148,7 +150,7 @@ def tree(tmp_path_factory):
 
 EXPECTED = {
     "00_start_here": {"attack", "own"},
-    "01_energy_landscape": {"pairs", "identities"},
+    "01_energy_landscape": {"pairs", "violins", "health", "identities"},
     "02_training_dynamics": {"curves", "phases", "plane", "weighted", "overfitting", "single_step"},
     "03_weat": {"robustness", "health", "weights", "ablation", "removal"},
     "12_claims": {"claims"},

@@ -124,6 +124,24 @@ def _step_area(vertices):
     return abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
 
 
+def test_wrapped_histograms_keep_their_order_and_each_quantity_its_height():
+    frame = pages.pairs()
+    frame = pd.concat([frame, frame[frame["attack"] == "fgsm"].assign(attack="cw", E_adv=-8.0)])
+    figure = plots.paired_histogram(frame, columns="attack", wrap=2)
+    seen = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in seen if ax.get_title()] == ["FGSM", "PGD-CE", "CW (L2)"]
+    assert len(figure.axes) == 8, "two bands of two quantities and two attacks"
+    assert len(seen) == 6
+    by_quantity = {}
+    for ax in seen:
+        by_quantity.setdefault(ax.get_xlabel(), set()).add(ax.get_ylim())
+    assert all(len(heights) == 1 for heights in by_quantity.values())
+    assert len(by_quantity) == 2
+    spike = max(patch.get_path().vertices[:, 1].max() for ax in seen for patch in ax.patches)
+    assert spike == 60
+    assert max(top for heights in by_quantity.values() for _, top in heights) > spike
+
+
 def test_histogram_says_how_many_were_lowered():
     frame = pd.DataFrame(
         {"attack": "pgd_ce", "E": [0.0, 0, 0, 0], "E_adv": [-1.0, -1, -1, 1], "E_y": 0.0, "E_y_adv": 1.0}

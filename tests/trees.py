@@ -16,7 +16,17 @@ NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20}
 KEPT = ("standard", "madry", "trades", "fgsm_rs_large", "madry_without")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
-    "01_energy_landscape": {"n_images": 40, "n_steps": 3, "n_shown": 20, "networks": ["standard", "madry"]},
+    "01_energy_landscape": {
+        "n_images": 40,
+        "n_steps": 3,
+        "n_targets": 2,
+        "n_queries": 10,
+        "cw_n_steps": 3,
+        "n_shown": 20,
+        "n_health": 8,
+        "networks": ["standard", "madry"],
+        "violin_networks": ["madry", "trades"],
+    },
     "02_training_dynamics": {
         "n_shown": 6,
         "weighted_networks": ["trades"],
