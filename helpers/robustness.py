@@ -65,7 +65,6 @@ def ensemble(
     network: nn.Module,
     images: ImageSet,
     *,
-    attacks: Sequence[str],
     n_steps: int,
     n_targets: int,
     n_queries: int,
@@ -74,12 +73,14 @@ def ensemble(
     batch_size: int,
     folder: Path | str,
 ) -> dict[str, np.ndarray]:
-    """`autoattack.evaluate` (L∞) with its state in `folder`: image, correct, correct_adv, (N,); `name`, what it was.
+    """AutoAttack's four attacks (L∞), their state in `folder`: image, correct, correct_adv, (N,); `name`, what it was.
+
+    With 100 steps, 9 targets and 5,000 queries it is AutoAttack standard, with less it is called reduced.
 
     `check`, `ok` and `message` are the findings of `attack_health.of_evaluation` on it.
     """
     found = autoattack.evaluate(
-        network, images.images(), images.labels, attacks=attacks, norm="linf", epsilon=epsilon,
+        network, images.images(), images.labels, attacks=autoattack.STANDARD, norm="linf", epsilon=epsilon,
         budget=autoattack.Budget(n_steps, n_targets, n_queries), seed=seed, index=images.index,
         batch_size=batch_size, folder=folder,
     )  # fmt: skip
@@ -297,7 +298,7 @@ def beside_published(scalars: pd.DataFrame, *, data: Mapping[str, str]) -> pd.Da
             rows.append(there | {"metric": names.get(row["attack"], "natural"), "ours on": own, "ours": interval(row)})
     ours = pd.DataFrame(rows, columns=["dataset", "method", "metric", "ours on", "ours"], dtype=object)
     key = ["dataset", "method", "metric"]
-    both = tables.published(ours, "ebm_robust_accuracy.csv", on=key, value="value", ours="ours", how="left")
+    both = tables.published(ours, "ebm_robust_accuracy.csv", on=key, value="value", ours="ours", how="right")
     both = both.merge(ours[[*key, "ours on"]], on=key).sort_values(key, key=_in_order, kind="stable")
     same = both["ours on"].map(DATA) == both["dataset"]
     both["difference"] = both["difference"].where(same, None)
@@ -319,7 +320,7 @@ def reading(scalars: pd.DataFrame, *, by: str = "network") -> str:
         way = "more" if (found.low or 0) > 0 else "less" if (found.high or 0) < 0 else "not told apart"
         way = way if way == "not told apart" else f"{way} accurate"
         lines.append(
-            f"{style.label(row[by])} less {style.label(row['against'])}, {_measure(row)}: {found} points over "
+            f"{style.label(row[by])} − {style.label(row['against'])}, {_measure(row)}: {found} points over "
             f"{len(row['seeds'])} seeds: {way}"
         )
     return "\n".join(lines)
