@@ -251,8 +251,12 @@ def expected_seconds(job: Job) -> float | None:
 
 
 def resources(profile: str) -> dict[str, int]:
-    """What a cluster is asked for, for each job: memory in MB, minutes with room to spare, GPUs where it needs them."""
+    """What a cluster is asked for, for each job: memory in MB, minutes with room to spare, GPUs where it needs them.
+
+    The minutes are twice those of the longest job that profile.yaml states.
+    """
     facts = parameters.profile_facts(profile)
+    longest = max([*(facts.get("notebook_minutes") or {}).values(), *(facts.get("network_minutes") or {}).values()])
     gpus = facts.get("gpus_per_job") or 0
-    asked = {"mem_mb": int(1024 * facts["memory_gb"]) or 1024, "runtime": max(10, int(2 * facts["minutes"]))}
+    asked = {"mem_mb": int(1024 * facts["memory_gb"]) or 1024, "runtime": max(10, int(2 * longest))}
     return asked | ({"gpu": gpus} if gpus else {})

@@ -41,9 +41,9 @@ NOTEBOOK = {
         "n_steps": 3,
         "ensemble_n_images": 20,
         "ensemble_n_steps": 3,
-        "ensemble_n_targets": 1,
-        "ensemble_n_queries": 10,
-        "health_n_images": 20,
+        "n_targets": 1,
+        "n_queries": 10,
+        "n_health": 20,
     },
 }
 
