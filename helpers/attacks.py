@@ -221,15 +221,18 @@ def run(
 def both_points(name: str, network: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Points:
     """Where an attack ends, and its first success: x_adv by point, "first_success" last. `settings` are those of `run`.
 
-    Of one run where the attack lets its iterates be seen (PGD, APGD, CW), else of two with the same draws. FGSM has one
+    Of one run for PGD, APGD-CE, APGD-DLR, Square and CW, else of two with the same draws. FGSM has one
     step and its two points are one, so only "last" comes back. PGD and APGD need one restart here.
     """
     named = NAMED[checks.choice(name, NAMED, "attack")]
-    if named.family == "cw":
-        told = _checked(
-            name, network, x, y, returns=(), index=settings["index"], batch_size=settings["batch_size"], given=settings
-        )
-        found = cw.points(network, x, y, **_cw_settings(told), batch_size=settings["batch_size"])
+    if named.family in ("cw", "square"):
+        index, size = settings["index"], settings["batch_size"]
+        told = _checked(name, network, x, y, returns=(), index=index, batch_size=size, given=settings)
+        if named.family == "cw":
+            found = cw.points(network, x, y, **_cw_settings(told), batch_size=size)
+        else:
+            ball = {key: settings[key] for key in ("norm", "epsilon", "seed")}
+            found = square.both(network, x, y, **told, **ball, index=index, batch_size=size)
         return {point: found[point] for point in (named.final, "first_success")}
     if named.family not in ("pgd", "apgd") or "n_targets" in named.needs:
         return {point: run(name, network, x, y, returns=point, **settings) for point in (named.final, "first_success")}

@@ -25,7 +25,7 @@ from helpers.apgd import Found
 from helpers.balls import Norm
 from helpers.victim import Victim
 
-__all__ = ["RETURNS", "pyramids", "search", "side", "square"]
+__all__ = ["RETURNS", "both", "pyramids", "search", "side", "square"]
 
 Returns = Literal["first_success", "max_loss"]
 RETURNS = ("first_success", "max_loss")
@@ -201,8 +201,12 @@ def search(
     n_queries: int,
     returns: Returns,
     key: noise.Key,
+    first: Tensor | None = None,
 ) -> Found:
-    """Square Attack on one batch, its arguments unchecked; with "first_success" fooled images leave the batch."""
+    """Square Attack on one batch, its arguments unchecked; with "first_success" fooled images leave the batch.
+
+    With "max_loss" a tensor `first` like x is filled with each image's first success, or its last point.
+    """
     shape = x.shape[1:]
     n_draws = (2 if norm == "linf" else 5) + shape[0]
 
@@ -214,9 +218,12 @@ def search(
     s = _State(torch.arange(len(x), device=x.device), key.index, y, x.flatten(2), start, margin(start, y), draws)
     out, done = start.clone(), torch.zeros_like(y, dtype=torch.bool)
     windows = replace(key, purpose=f"{key.purpose}/windows")
+    seen = torch.zeros_like(done)
     for query in range(n_queries):
         if returns == "first_success":
             s = _without_fooled(s, out, done)
+        elif first is not None:
+            _note_first(s, first, seen)
         if not len(s.place):
             break
         if query % AHEAD == 0:
@@ -224,9 +231,19 @@ def search(
             s.draws = ahead.uniform((AHEAD, n_draws), dtype=x.dtype)
         a = side(query, shape[1], shape[2], norm=norm)
         _try(s, s.draws[:, query % AHEAD], a, margin=margin, norm=norm, epsilon=epsilon, shape=shape)
+    if first is not None:
+        _note_first(s, first, seen)
+        first[~seen] = s.point.reshape(x.shape)[~seen]
     left = ~done[s.place]
     out[s.place[left]], done[s.place] = s.point[left], s.margin > 0
     return Found(out.reshape(x.shape), done)
+
+
+def _note_first(s: _State, first: Tensor, seen: Tensor) -> None:
+    """Note the points of images that the last query fooled for the first time; all images are still in the batch."""
+    new = (s.margin > 0) & ~seen
+    if bool(new.any()):
+        first[new], seen[new] = s.point[new].reshape(-1, *first.shape[1:]), True
 
 
 def _without_fooled(s: _State, out: Tensor, done: Tensor) -> _State:
@@ -259,12 +276,8 @@ def square(
     Draws are keyed by `index` (N,) and `seed`, so neither batch nor order matters. Nothing given is
     modified. Raises ValueError for bad input.
     """
-    checks.labels(y, checks.images(x))
-    checks.index(index, x)
-    checks.choice(norm, balls.NORMS, "norm")
+    _check(x, y, norm=norm, epsilon=epsilon, n_queries=n_queries, index=index)
     checks.choice(returns, RETURNS, "returns")
-    checks.radius(epsilon)
-    checks.count(n_queries, "n_queries")
 
     def attack(seer: Victim, rows: Tensor) -> Tensor:
         key = noise.Key(seed, "square", index.to(x.device)[rows])
@@ -274,3 +287,42 @@ def square(
         ).x
 
     return victim.in_batches(network, attack, x, batch_size=batch_size)
+
+
+def both(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: Norm,
+    epsilon: float,
+    n_queries: int,
+    seed: int,
+    index: Tensor,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Both points of `square` by their names, from one run with all its queries; each (N, C, H, W)."""
+    _check(x, y, norm=norm, epsilon=epsilon, n_queries=n_queries, index=index)
+    first = x.detach().clone()
+
+    def attack(seer: Victim, rows: Tensor) -> Tensor:
+        key = noise.Key(seed, "square", index.to(x.device)[rows])
+        checks.labels(y[rows], num_classes=seer.logits(x[rows][:1]).shape[1])
+        here = x[rows].detach().clone()
+        found = search(
+            seer, x[rows].detach(), y[rows], norm=norm, epsilon=epsilon, n_queries=n_queries, returns="max_loss",
+            key=key, first=here,
+        )  # fmt: skip
+        first[rows] = here
+        return found.x
+
+    best = victim.in_batches(network, attack, x, batch_size=batch_size)
+    return {"max_loss": best, "first_success": first}
+
+
+def _check(x: Tensor, y: Tensor, *, norm: str, epsilon: float, n_queries: int, index: Tensor) -> None:
+    checks.labels(y, checks.images(x))
+    checks.index(index, x)
+    checks.choice(norm, balls.NORMS, "norm")
+    checks.radius(epsilon)
+    checks.count(n_queries, "n_queries")

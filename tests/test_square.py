@@ -215,3 +215,17 @@ def test_refusals(changes, message):
     x, y = labelled(net)
     with pytest.raises(ValueError, match=message):
         square.square(net, x, y, **settings(**changes))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_both_points_of_one_run_are_those_of_two(norm):
+    net = convolutional(dtype=torch.float32)
+    x, y = labelled(net, n=6, dtype=torch.float32)
+    y[0] = (y[0] + 1) % 5  # fooled by its start
+    given = settings(norm, n_queries=60)
+    found = square.both(net, x, y, **{key: value for key, value in given.items() if key != "returns"})
+    for point in square.RETURNS:
+        assert torch.equal(found[point], square.square(net, x, y, **given | {"returns": point})), point
+    wrong = net(found["first_success"]).argmax(1) != y
+    assert 1 < wrong.sum() < 6, "some fooled on the way, some never"
+    assert not torch.equal(found["first_success"][wrong], found["max_loss"][wrong])
