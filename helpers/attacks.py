@@ -11,7 +11,7 @@ where it ends when nobody stops it (`final`), and one is what public code return
     family   points                           final      public code (torchattacks, AutoAttack)
     pgd      last, first_success, max_loss    last       last: its last iterate
     apgd     last, first_success, max_loss    last       its last misclassified iterate: last, where that fools; else x
-    fab      closest, first_success           closest    the closest, or x itself where that lies beyond ε
+    fab      closest, first_success           closest    the closest towards the first class that works within ε; else x
     square   first_success, max_loss          max_loss   first_success, where an image stops; else x
     cw       closest, first_success, last     closest    the closest, or x itself where nothing fools
 """

@@ -154,7 +154,8 @@ def test_run_gives_each_pgd_its_loss_start_and_target(name):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_run_gives_each_other_attack_what_it_needs(norm):
-    net, x, y = convolutional(), middle(torch.float32), torch.arange(B)
+    net, x = convolutional(), middle(torch.float32)
+    y = net(x).argmax(1)
     ball = {"norm": norm, "epsilon": EPSILON, "batch_size": 100}
     drawn = {"seed": 0, "index": INDEX}
     steps = {"n_steps": 6, "n_restarts": 1}
@@ -169,10 +170,10 @@ def test_run_gives_each_other_attack_what_it_needs(norm):
         "fab_t": ("closest", fab.fab(net, x, y, n_steps=6, n_targets=2, returns="closest", **ball)),
         "square": ("max_loss", square.square(net, x, y, n_queries=8, returns="max_loss", **ball, **drawn)),
         "cw": (
-            "closest",
+            "last",
             cw.cw(
                 net, x, y, c=1.0, n_searches=1, kappa=0.0, step_size=0.01, n_steps=6, targeted=False,
-                returns="closest", batch_size=100,
+                returns="last", batch_size=100,
             ),
         ),
     }  # fmt: skip

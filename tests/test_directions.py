@@ -59,6 +59,7 @@ def test_directions_that_nobody_confirmed_are_left_out(tmp_path, monkeypatch):
         ((60, 49, 71), (2, 0.1, 4), "no clear sign"),  # the share's interval holds one half
         ((60, 51, 69), (2, -0.1, 4), "no clear sign"),  # the mean's holds 0
         ((90, 80, 95), (-2, -3, -1), "no clear sign"),  # most are lowered, the mean is raised
+        ((40, 31, 49), (-0.5, -1.5, 0.5), "no clear sign"),
         ((60, None, None), (2, 1, 3), "no clear sign"),
         ((60, 51, 69), (2, None, None), "no clear sign"),
     ],
