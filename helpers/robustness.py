@@ -300,7 +300,7 @@ def beside_published(scalars: pd.DataFrame, *, data: Mapping[str, str]) -> pd.Da
     """Published accuracies (%, ResNet-18, L∞ 8/255) beside a record of `summary`; `data`: network → its data set.
 
     A network on data that the paper does not have stands beside the value for CIFAR-10, without a difference: then the
-    order of methods is to be compared and not the numbers. The published ensemble is AutoAttack standard.
+    order of methods is to be compared and not the numbers. "ours by" says which ensemble stands beside AutoAttack.
     """
     names = {PGD: "PGD", ENSEMBLE: "AutoAttack"}
     rows = []
@@ -308,14 +308,16 @@ def beside_published(scalars: pd.DataFrame, *, data: Mapping[str, str]) -> pd.Da
         own = data[row["network"]]
         if method(row["network"]) in METHODS:
             there = {"dataset": DATA.get(own, "CIFAR-10"), "method": METHODS[method(row["network"])]}
-            rows.append(there | {"metric": names.get(row["attack"], "natural"), "ours on": own, "ours": interval(row)})
-    ours = pd.DataFrame(rows, columns=["dataset", "method", "metric", "ours on", "ours"], dtype=object)
+            by = _measure(row) if row["attack"] == ENSEMBLE else None
+            metric = names.get(row["attack"], "natural")
+            rows.append(there | {"metric": metric, "ours on": own, "ours by": by, "ours": interval(row)})
+    ours = pd.DataFrame(rows, columns=["dataset", "method", "metric", "ours on", "ours by", "ours"], dtype=object)
     key = ["dataset", "method", "metric"]
     both = tables.published(ours, "ebm_robust_accuracy.csv", on=key, value="value", ours="ours", how="right")
-    both = both.merge(ours[[*key, "ours on"]], on=key).sort_values(key, key=_in_order, kind="stable")
+    both = both.merge(ours[[*key, "ours on", "ours by"]], on=key).sort_values(key, key=_in_order, kind="stable")
     same = both["ours on"].map(DATA) == both["dataset"]
     both["difference"] = both["difference"].where(same, None)
-    return both[["method", "metric", "published", "dataset", "trust", "ours", "ours on", "difference"]]
+    return both[["method", "metric", "published", "dataset", "trust", "ours", "ours on", "ours by", "difference"]]
 
 
 def _in_order(column: pd.Series) -> pd.Series:

@@ -186,6 +186,10 @@ def test_published_values_stand_beside_the_same_data_only_with_a_difference():
     assert table.loc[("WEAT_adv", "PGD"), "difference"].value == pytest.approx(47 - 56.40)
     assert len(table) == 4, "variants that were not published have no row"
     assert math.isnan(table.loc[("SAT", "natural"), "published"])
+    ensemble = frame({"madry": SHARES["madry"]}, attack="autoattack")
+    scalars = pd.DataFrame(robustness.summary(ensemble, ensemble="reduced ensemble (APGD-CE 5 steps)"))
+    table = robustness.beside_published(scalars, data=sets).set_index("metric")
+    assert table.loc["AutoAttack", ["published", "ours by"]].tolist() == [45.37, "reduced ensemble"]
     none = robustness.beside_published(pd.DataFrame(robustness.summary(frame({"x": SHARES["madry"]}))), data={"x": "a"})
     assert none.empty
 
