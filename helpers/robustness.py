@@ -303,11 +303,11 @@ def beside_published(scalars: pd.DataFrame, *, data: Mapping[str, str]) -> pd.Da
     order of methods is to be compared and not the numbers. "ours by" says which ensemble stands beside AutoAttack.
     """
     names = {PGD: "PGD", ENSEMBLE: "AutoAttack"}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in scalars[scalars["metric"].isin(["accuracy", "robust_accuracy"])].to_dict("records"):
         own = data[row["network"]]
         if method(row["network"]) in METHODS:
-            there = {"dataset": DATA.get(own, "CIFAR-10"), "method": METHODS[method(row["network"])]}
+            there: dict[str, Any] = {"dataset": DATA.get(own, "CIFAR-10"), "method": METHODS[method(row["network"])]}
             by = _measure(row) if row["attack"] == ENSEMBLE else None
             metric = names.get(row["attack"], "natural")
             rows.append(there | {"metric": metric, "ours on": own, "ours by": by, "ours": interval(row)})
