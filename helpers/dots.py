@@ -31,7 +31,8 @@ def interval_dots(
     """
     needed(means, [by, measure, value])
     methods = groups(means, by)
-    palette = style.colours(methods)
+    # A line has a label of its own, so variants of one method keep its colour.
+    palette = {name: style.colours([name])[name] for name in methods}
     with style.in_style():
         figure = style.canvas(1.9 + 2.1 * len(panels), 0.8 + 0.3 * len(methods))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -5,7 +5,7 @@ One row for each network, seed, attack and test image, as `landscape` and the cl
     network, seed, attack | image, correct, correct_adv      attack: pgd_ce, autoattack (the ensemble, reduced or not)
 
 `correct`: right on x, `correct_adv`: right on what the attack made of it. A method's number is the mean over its seeds
-with Student's interval; a difference of two methods is taken seed by seed, since a seed means the same start and draws.
+with Student's interval; a difference of two methods is taken seed by seed and image by image.
 """
 
 from __future__ import annotations
@@ -220,24 +220,37 @@ def by_seed(verdicts: pd.DataFrame, *, by: str = "network") -> pd.DataFrame:
     return found.rename("value").reset_index().rename(columns={"attack": "measure"})
 
 
-def differences(verdicts: pd.DataFrame, *, against: str, by: str = "network") -> list[records.Scalar]:
-    """Scalars for a record: each method less the method `against`, seed by seed, mean with Student's t, in points.
+def differences(verdicts: pd.DataFrame, *, against: str, seed: int, by: str = "network") -> list[records.Scalar]:
+    """Scalars for a record: each method less the method `against`, in points, by a paired bootstrap drawn from `seed`.
 
-    Methods share the seeds that both have. Nothing where `against` was not measured or fewer than two seeds are shared.
+    A pair is one seed and one image under both methods (`metrics.paired_bootstrap`): the interval carries the spread of
+    training and that of the test images. Nothing where `against` was not measured or no seed is shared; methods that
+    were measured on other images raise ValueError.
     """
-    table = by_seed(verdicts, by=by).pivot_table(index=[by, "measure"], columns="seed", sort=False)["value"]
+    methods = {str(name): rows for name, rows in verdicts.groupby(by, sort=False)}
+    if against not in methods:
+        return []
     rows = []
-    for name, measure in table.index:
-        if name == against or (against, measure) not in table.index:
-            continue
-        pairs = (table.loc[(name, measure)] - table.loc[(against, measure)]).dropna()
-        if len(pairs) > 1:
-            where: dict[str, Any] = {by: str(name), "against": against}
-            where |= {} if measure == "natural" else {"attack": str(measure)}
-            metric = "accuracy_difference" if measure == "natural" else "robust_accuracy_difference"
-            found = metrics.student_t(pairs.to_numpy())
-            rows.append(records.scalar(metric, found, seeds=[int(seed) for seed in pairs.index], **where))
+    for name in methods:
+        for metric, column, where in _measures(methods[name]) if name != against else ():
+            both = [_by_image(methods[one], column, where.get("attack")) for one in (name, against)]
+            shared = both[0].index.intersection(both[1].index)
+            if both[0].columns.tolist() != both[1].columns.tolist():
+                raise ValueError(
+                    f"expected {name} and {against} on the same images, got others under {where or 'none'}"
+                )
+            if len(shared):
+                a, b = (one.loc[shared].to_numpy(dtype=float) for one in both)
+                found, seeds = metrics.paired_bootstrap(a, b, seed=seed), [int(one) for one in shared]
+                place: dict[str, Any] = {by: name, "against": against, **where}
+                rows.append(records.scalar(f"{metric}_difference", found, n=a.shape[1], seeds=seeds, **place))
     return rows
+
+
+def _by_image(method: pd.DataFrame, column: str, attack: str | None) -> pd.DataFrame:
+    """One method's verdicts in per cent, a row for each seed and a column for each image."""
+    part = method[method["attack"] == (attack or method["attack"].iloc[0])]
+    return part.assign(value=100.0 * part[column]).pivot_table(index="seed", columns="image", values="value")
 
 
 # For a reader
@@ -287,22 +300,24 @@ def beside_published(scalars: pd.DataFrame, *, data: Mapping[str, str]) -> pd.Da
     """Published accuracies (%, ResNet-18, L∞ 8/255) beside a record of `summary`; `data`: network → its data set.
 
     A network on data that the paper does not have stands beside the value for CIFAR-10, without a difference: then the
-    order of methods is to be compared and not the numbers. The published ensemble is AutoAttack standard.
+    order of methods is to be compared and not the numbers. "ours by" says which ensemble stands beside AutoAttack.
     """
     names = {PGD: "PGD", ENSEMBLE: "AutoAttack"}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in scalars[scalars["metric"].isin(["accuracy", "robust_accuracy"])].to_dict("records"):
         own = data[row["network"]]
         if method(row["network"]) in METHODS:
-            there = {"dataset": DATA.get(own, "CIFAR-10"), "method": METHODS[method(row["network"])]}
-            rows.append(there | {"metric": names.get(row["attack"], "natural"), "ours on": own, "ours": interval(row)})
-    ours = pd.DataFrame(rows, columns=["dataset", "method", "metric", "ours on", "ours"], dtype=object)
+            there: dict[str, Any] = {"dataset": DATA.get(own, "CIFAR-10"), "method": METHODS[method(row["network"])]}
+            by = _measure(row) if row["attack"] == ENSEMBLE else None
+            metric = names.get(row["attack"], "natural")
+            rows.append(there | {"metric": metric, "ours on": own, "ours by": by, "ours": interval(row)})
+    ours = pd.DataFrame(rows, columns=["dataset", "method", "metric", "ours on", "ours by", "ours"], dtype=object)
     key = ["dataset", "method", "metric"]
     both = tables.published(ours, "ebm_robust_accuracy.csv", on=key, value="value", ours="ours", how="right")
-    both = both.merge(ours[[*key, "ours on"]], on=key).sort_values(key, key=_in_order, kind="stable")
+    both = both.merge(ours[[*key, "ours on", "ours by"]], on=key).sort_values(key, key=_in_order, kind="stable")
     same = both["ours on"].map(DATA) == both["dataset"]
     both["difference"] = both["difference"].where(same, None)
-    return both[["method", "metric", "published", "dataset", "trust", "ours", "ours on", "difference"]]
+    return both[["method", "metric", "published", "dataset", "trust", "ours", "ours on", "ours by", "difference"]]
 
 
 def _in_order(column: pd.Series) -> pd.Series:
@@ -319,9 +334,10 @@ def reading(scalars: pd.DataFrame, *, by: str = "network") -> str:
         found = interval(row)
         way = "more" if (found.low or 0) > 0 else "less" if (found.high or 0) < 0 else "not told apart"
         way = way if way == "not told apart" else f"{way} accurate"
+        n = len(row["seeds"])
         lines.append(
             f"{style.label(row[by])} − {style.label(row['against'])}, {_measure(row)}: {found} points over "
-            f"{len(row['seeds'])} seeds: {way}"
+            f"{n} seed{'s' * (n != 1)} × {row['n']:g} images: {way}"
         )
     return "\n".join(lines)
 

@@ -137,26 +137,39 @@ def test_natural_accuracy_is_that_of_the_images_of_pgd_and_the_ensemble_is_named
     assert str(table["PGD (%)"][0]) == "44.0 [34.1, 53.9]"
 
 
-def test_differences_are_taken_seed_by_seed():
-    found = values(robustness.differences(frame(SHARES), against="madry"))
+def test_differences_are_taken_by_seed_and_image():
+    found = values(robustness.differences(frame(SHARES), against="madry", seed=7))
     row = found["robust_accuracy_difference[against=madry,attack=pgd_ce,network=weat_adv]"]
-    # By seed 3, 2, 4: mean 3, standard deviation 1, where the methods' own spread over seeds is 4.
-    assert (row["value"], row["seeds"]) == (pytest.approx(3), [0, 1, 2])
-    assert row["high"] - row["value"] == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert (row["value"], row["seeds"], row["n"]) == (pytest.approx(3), [0, 1, 2], 100)
+    a, b = ([[100.0 * (i < n) for i in range(100)] for _, _, n in SHARES[name]] for name in ("weat_adv", "madry"))
+    expected = metrics.paired_bootstrap(a, b, seed=7)
+    assert (row["low"], row["high"], row["interval_kind"]) == (expected.low, expected.high, "paired_bootstrap")
+    # Only 2 to 4 of 100 images differ; as if they were other images it would be ± 2 √(2 · 0.24 / 300) = ± 8 points.
+    assert 0 < row["low"] < row["high"] < 8
     assert found["accuracy_difference[against=madry,network=weat_adv]"]["value"] == pytest.approx(-1)
-    said = robustness.reading(pd.DataFrame(found.values()))
-    assert "WEAT (adversarial) − Madry AT, PGD: 3.0 [0.5, 5.5] points over 3 seeds: more accurate" in said
-    assert "natural: -1.0 [-3.5, 1.5] points over 3 seeds: not told apart" in said
-    assert robustness.differences(frame(SHARES), against="trades") == []
+    said = robustness.reading(pd.DataFrame(found.values())).splitlines()
+    assert said[1].startswith("WEAT (adversarial) − Madry AT, PGD: 3.0 [")
+    assert said[1].endswith("points over 3 seeds × 100 images: more accurate")
+    assert said[0].endswith("not told apart")
+
+
+def test_differences_share_their_seeds_and_images():
+    assert robustness.differences(frame(SHARES), against="trades", seed=0) == []
     other = {"madry": SHARES["madry"][:1], "weat_adv": SHARES["weat_adv"]}
-    assert robustness.differences(frame(other), against="madry") == [], "one shared seed has no spread"
+    assert [row["seeds"] for row in robustness.differences(frame(other), against="madry", seed=0)] == [[0], [0]]
+    apart = {"madry": SHARES["madry"][:1], "weat_adv": SHARES["weat_adv"][1:]}
+    assert robustness.differences(frame(apart), against="madry", seed=0) == []
+    mixed = frame(SHARES)
+    mixed.loc[mixed["network"] == "madry", "image"] += 1
+    with pytest.raises(ValueError, match="expected weat_adv and madry on the same images"):
+        robustness.differences(mixed, against="madry", seed=0)
 
 
 def test_the_arms_of_a_removal_are_told_apart_by_their_own_column():
     arms = frame({"none": SHARES["weat_adv"], "random": SHARES["madry"]}, by="removed")
     found = values(robustness.summary(arms, by="removed"))
     assert found["robust_accuracy[attack=pgd_ce,removed=random]"]["value"] == 44
-    (row,) = [r for r in robustness.differences(arms, against="random", by="removed") if r.get("attack")]
+    (row,) = [r for r in robustness.differences(arms, against="random", by="removed", seed=0) if r.get("attack")]
     assert row["id"] == "robust_accuracy_difference[against=random,attack=pgd_ce,removed=none]"
     seeds = robustness.by_seed(arms, by="removed")
     assert seeds.query("removed == 'random' and measure == 'natural'")["value"].tolist() == [90, 92, 94]
@@ -173,6 +186,10 @@ def test_published_values_stand_beside_the_same_data_only_with_a_difference():
     assert table.loc[("WEAT_adv", "PGD"), "difference"].value == pytest.approx(47 - 56.40)
     assert len(table) == 4, "variants that were not published have no row"
     assert math.isnan(table.loc[("SAT", "natural"), "published"])
+    ensemble = frame({"madry": SHARES["madry"]}, attack="autoattack")
+    scalars = pd.DataFrame(robustness.summary(ensemble, ensemble="reduced ensemble (APGD-CE 5 steps)"))
+    table = robustness.beside_published(scalars, data=sets).set_index("metric")
+    assert table.loc["AutoAttack", ["published", "ours by"]].tolist() == [45.37, "reduced ensemble"]
     none = robustness.beside_published(pd.DataFrame(robustness.summary(frame({"x": SHARES["madry"]}))), data={"x": "a"})
     assert none.empty
 

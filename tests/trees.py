@@ -45,6 +45,12 @@ NOTEBOOK = {
         "n_queries": 10,
         "n_health": 20,
     },
+    "12_claims": {
+        "overfitting_network": "madry",
+        "overfitting_der_network": "madry",
+        "single_step_network": "fgsm_rs_large",
+        "single_step_der_network": "fgsm_rs_large",
+    },
 }
 
 
