@@ -22,7 +22,7 @@ def smaller(tree):
     entries = yaml.safe_load(path.read_text("utf-8"))
     kept = {name: entries[name] | {"seeds": [0]} for name in ("standard", "trades")}
     path.write_text(yaml.safe_dump(kept), "utf-8")
-    lists = ("networks", "weighted_networks", "overfitting_networks", "single_step_networks")
+    lists = ("networks", "violin_networks", "weighted_networks", "overfitting_networks", "single_step_networks")
     for name, networks in {"01_energy_landscape": ["standard", "trades"], "02_training_dynamics": ["trades"]}.items():
         path = tree.folder / "params" / "digits" / f"{name}.yaml"
         values = yaml.safe_load(path.read_text("utf-8"))
