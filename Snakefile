@@ -23,8 +23,16 @@ def path(job):
     return job.relative(job.stamp)
 
 
+def stamp(name):
+    return f"figures/{PROFILE}/done/{name}.json"
+
+
 def inputs(job):
     return [job.relative(path) for path in job.inputs()]
+
+
+def judges(job):
+    return [] if job.stamp.exists() else [path(judge) for judge in job.needs()]
 
 
 NETWORKS = {path(job): job for job in JOBS.values() if job.kind == "network"}
@@ -56,10 +64,13 @@ rule report:
         "{PYTHON:q} -m helpers.execute {PROFILE:q} {LAST.slug:q} --threads 1"
 
 
-# No inputs: a changed entry has another digest, so another stamp; an edited helper trains nothing.
+# Nothing newer trains a network again: a changed entry has another digest, so another stamp, and so has every network
+# whose training images a changed one judges. A network that is not there yet waits for the one that judges its images.
 rule network:
+    input:
+        lambda wildcards: judges(NETWORKS[stamp(wildcards.network)]),
     output:
-        f"figures/{PROFILE}/done/{{network}}.json",
+        stamp("{network}"),
     params:
         job=lambda wildcards, output: NETWORKS[output[0]].slug,
     threads: FACTS["threads"]
@@ -73,7 +84,7 @@ rule notebook:
     input:
         lambda wildcards: inputs(JOBS[wildcards.notebook]),
     output:
-        f"figures/{PROFILE}/done/{{notebook}}.json",
+        stamp("{notebook}"),
     params:
         digest=lambda wildcards: JOBS[wildcards.notebook].digest,
     threads: FACTS["threads"]

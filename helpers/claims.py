@@ -2,16 +2,20 @@
 
 A claim holds when the whole 95 % interval of what decides it lies where the claim says, fails when the whole interval
 lies elsewhere, and is undecided when the interval reaches over the bound or there is none. What no record holds is not
-run. Intervals of one term are those of its record; a frame's are Student's t over seeds, and for one network Wilson's
-or the normal one over images. A difference of terms that share seeds and images is paired: over seeds by Student's t,
-over (seed, image) by bootstrap, and of the two the wider end counts on each side, since a bootstrap of three seeds
-alone is too narrow. Terms that share nothing are taken as independent (Zou & Donner 2008, Stat. Med. 27, 1693).
+run. A claim of several comparisons holds when each does and fails when one does.
+
+Intervals of one term are those of its record; a frame's are Student's t over seeds, and for one network Wilson's or the
+normal one over images. Seeds that agree to the last digit have a Student's interval without width: a share of images
+then has Wilson's over the images, another number none. A difference of terms that share seeds and images is paired:
+over seeds by Student's t, over (seed, image) by bootstrap, and of the two the wider end counts on each side, since a
+bootstrap of three seeds alone is too narrow. Terms that share nothing are taken as independent (Zou & Donner 2008,
+Stat. Med. 27, 1693).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +45,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with its status. `estimate` of `quantity` is what decided it, the closest where there are several."""
+    """A claim with its status; `estimate` of `quantity` decided it: of several, what speaks least for the claim."""
 
     claim: Claim
     status: str
@@ -101,7 +105,7 @@ def _parts(claim: Claim, samples: list[Sample], *, seed: int) -> list[_Part]:
             (n, s.estimate, "exact" if c.exact else s.estimate.kind, (s,)) for n, s in zip(names, samples, strict=True)
         ]
     else:
-        above = 0.0 if c.kind not in ("value", "difference") else above
+        above = above if c.kind == "difference" else 0.0
         ids = range(len(samples))
         pairs = {
             "difference": [(0, 1)],
@@ -132,13 +136,13 @@ def _part(
 # The ledger
 
 
-def evaluate(p: Parameters, *, roles: Mapping[str, Any], seed: int) -> list[Finding]:
+def evaluate(p: Parameters, *, seed: int) -> list[Finding]:
     """Every claim of params/claims.yaml against the records of `p.profile`, in the order of `ordered`.
 
-    `roles` says what each `$name` in the file is in this profile; `seed` is that of the bootstrap.
+    What a `$name` of the file is in this profile stands in the parameters of `p`; `seed` is that of the bootstrap.
     """
     results = Results(p)
-    return ordered(find(claim.named(roles), results, seed=seed) for claim in ledger.read())
+    return ordered(find(claim.named(p.values), results, seed=seed) for claim in ledger.read())
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
@@ -161,11 +165,11 @@ def find(claim: Claim, results: Results, *, seed: int) -> Finding:
     status = next((one for one in ("fails", "undecided") if any(p.status == one for p in parts)), "holds")
     told = min((one for one in parts if one.status == status), key=lambda one: one.slack)
     seeds = tuple(sorted({seed for one in told.samples for seed in one.seeds}))
-    reason = ""
+    reason, fewest = "", min(len(one.seeds) for one in samples)
     if told.kind == "none":
-        reason = "no interval: one number, or equal shares, say nothing of chance"
-    if len(seeds) < claim.min_seeds:
-        status, reason = "undecided", f"{claim.min_seeds} seeds are needed, there are {len(seeds)}"
+        reason = "no interval: one number, or equal ones, say nothing of chance"
+    if fewest < claim.min_seeds:
+        status, reason = "undecided", f"{claim.min_seeds} seeds are needed, there are {fewest}"
     counts = [one.n_images for one in told.samples if one.n_images]
     return Finding(
         claim, status, data, told.quantity, told.estimate, told.kind, seeds, min(counts) if counts else None, reason
@@ -215,13 +219,13 @@ def table(findings: Iterable[Finding]) -> pd.DataFrame:
             {
                 "paper": claim.paper,
                 "claim": claim.id,
+                "statement": claim.statement + (f" ({claim.note})" if claim.note else ""),
                 "status": one.said,
                 "measured": interval,
-                "statement": claim.statement + (f" ({claim.note})" if claim.note else ""),
+                "published": published(claim),
                 "asked": asked(claim),
                 "of": one.quantity or None,
                 "basis": basis(one),
-                "published": published(claim),
                 "evidence": evidence(claim),
             }
         )
@@ -284,7 +288,8 @@ def basis(finding: Finding) -> str:
         return finding.reason
     n = [f"{len(finding.seeds)} seed{'s' * (len(finding.seeds) != 1)}"] if finding.seeds else []
     n += [f"{finding.n_images:,} images"] if finding.n_images else []
-    return ", ".join([*([finding.reason] if finding.reason else [WAYS[finding.kind]]), *n])
+    agree = " over images, the seeds agree" if finding.kind == "wilson" and len(finding.seeds) > 1 else ""
+    return ", ".join([finding.reason or WAYS[finding.kind] + agree, *n])
 
 
 def published(claim: Claim) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,16 +85,27 @@ def _figure(
     if shown.empty or not by:
         print(f"no figure: no {picture.metric} that it asks for", file=sys.stderr)
         return
-    terms, metric = parameters.glossary(), parameters.metrics()[picture.metric]
-    unit = terms[picture.x].unit if picture.x in terms else ""
+    term = (parameters.recipe_terms() | parameters.glossary())[picture.x]
+    metric = parameters.metrics()[picture.metric]
     line = shown[by].map(style.label).agg(", ".join, axis=1)
     figure = plots.interval_curves(
         shown.assign(line=line),
         x=picture.x,
         by="line",
-        x_label=style.quantity(picture.x.replace("_", " "), unit),
-        y_label=style.quantity(picture.metric.replace("_", " "), metric.unit),
+        x_label=_axis(term.meaning, term.unit),
+        y_label=textwrap.fill(_axis(metric.meaning, metric.unit), 40),
     )
-    caption = f"{sweep.title}: {metric.meaning}, by {picture.x}, with 95 % intervals"
+    caption = f"{sweep.title}: {metric.meaning.partition(';')[0]}, by {picture.x}, with 95 % intervals"
     caption += f"; {n_missing} of {len(sweep.points)} points are missing." if n_missing else "."
     plots.save(figure, p, "sweep", record, caption=caption)
+
+
+def _axis(meaning: str, unit: str) -> str:
+    """An axis' label in the glossary's words.
+
+    >>> _axis("steps of the attack", "step"), _axis("mean of E(x) − E(x*); positive where lowered", "nat")
+    ('steps of the attack', 'mean of E(x) − E(x*) (nat)')
+    """
+    words = meaning.partition(";")[0]
+    said = unit in ("", "1") or {unit, f"{unit}s"} & set(words.split())
+    return words if said else style.quantity(words, unit)

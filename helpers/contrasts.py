@@ -26,7 +26,7 @@ def absolute(sample: Sample) -> Sample:
     signs = np.where(sample.by_seed < 0, -1.0, 1.0)
     by_image = None if sample.by_image is None or sample.spread else sample.by_image * signs[:, None]
     by_seed = sample.by_seed * signs
-    estimate = metrics.student_t(by_seed)
+    estimate = with_width(metrics.student_t(by_seed), sample.n_images, share=sample.share)
     if len(by_seed) == 1:
         estimate = absolute(Sample(sample.estimate)).estimate
     return replace(sample, estimate=estimate, by_seed=by_seed, by_image=by_image)
@@ -53,6 +53,8 @@ def difference(a: Sample, b: Sample, *, factor: float = 1.0, seed: int = 0) -> t
     if a.spread:
         return resampled([a.by_image[0], b.by_image[0]], [1.0, -factor], seed=seed), "paired_bootstrap"
     both = metrics.paired_bootstrap(a.by_image, factor * b.by_image, seed=seed, n_resamples=N_RESAMPLES)
+    if a.share and both.low == both.high:  # the same verdicts throughout, which is no certainty
+        return independent(a.estimate, b.estimate, factor=factor), "independent"
     if len(a.seeds) == 1:
         return both, "paired_bootstrap"
     wider = "student_t" if over_seeds.high - over_seeds.low > both.high - both.low else "paired_bootstrap"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers.glossary import ParameterError, ParameterErrors, Term, checked_all, read_yaml, show
+from helpers.glossary import ParameterError, ParameterErrors, Term, checked_all, nearest, read_yaml, show
 
 # A checked entry (every key, None where not given) and its seeds.
 Checked = tuple[dict[str, Any], tuple[int, ...]]
@@ -32,7 +32,14 @@ _NEEDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("schedule", "one_cycle"): ("pct_start",),
     ("schedule", "step"): ("milestones", "decay"),
     ("architecture", "wrn"): ("depth", "width"),
+    ("removed_judged", "attacked"): ("attack_norm", "n_steps", "start"),
+    **{
+        ("removed", arm): ("removed_share", "removed_by", "removed_judged")
+        for arm in ("high_energy", "low_energy", "misclassified", "random")
+    },
 }
+# What a recipe and the network that judges its training images must share.
+SAME_IMAGES = ("source", "dataset", "image_size", "validation_fraction", "split_seed")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
@@ -54,6 +61,7 @@ def read(path: Path, terms: Mapping[str, Term], *, where: str) -> dict[str, Chec
             found.update(_expand(name, entry, terms=terms, where=f"{where}: {name}"))
         except ParameterError as fault:
             faults += fault.faults if isinstance(fault, ParameterErrors) else [fault]
+    faults += [] if faults else _unfit_references(found, where=where)
     if faults:
         raise faults[0] if len(faults) == 1 else ParameterErrors(faults)
     return found
@@ -98,3 +106,47 @@ def _check_complete(values: Mapping[str, Any], terms: Mapping[str, Term], *, whe
     penalty = values.get("energy_penalty", "none")
     if values.get("objective") == "standard" and penalty != "none":
         raise ParameterError(where, "energy_penalty", "none (objective standard attacks nothing)", got=repr(penalty))
+
+
+def reference(entry: Mapping[str, Any]) -> str | None:
+    """The network whose judgement decides which training images a recipe leaves out; None where it leaves out none.
+
+    >>> reference({"removed": "random", "removed_by": "madry"}), reference({"removed": None, "removed_by": None})
+    ('madry', None)
+    """
+    name: str | None = entry.get("removed_by") if (entry.get("removed") or "none") != "none" else None
+    return name
+
+
+def _unfit_references(found: Mapping[str, Checked], *, where: str) -> list[ParameterError]:
+    """Faults of `removed_by`: an unknown network, one that is not trained here on the same images, a circle."""
+    faults = []
+    for name, (entry, seeds) in found.items():
+        wanted = reference(entry)
+        if wanted is None:
+            continue
+        place = f"{where}: {name}"
+        if wanted not in found:
+            faults.append(ParameterError(place, "removed_by", nearest(wanted, found), got=f"the network {wanted!r}"))
+            continue
+        theirs, their_seeds = found[wanted]
+        if missing := sorted(set(seeds) - set(their_seeds)):
+            expected = f"a network with the seeds {list(seeds)}"
+            faults.append(ParameterError(place, "removed_by", expected, got=f"{wanted}, which lacks {missing}"))
+        if differing := [key for key in SAME_IMAGES if (theirs.get(key) or None) != (entry.get(key) or None)]:
+            expected = f"a network trained here on the same images ({', '.join(SAME_IMAGES)})"
+            faults.append(ParameterError(place, "removed_by", expected, got=f"{wanted}, another {differing[0]}"))
+        if name in (circle := _references_of(name, found)):
+            said = " → ".join([name, *circle[: circle.index(name) + 1]])
+            faults.append(ParameterError(place, "removed_by", "a network that does not wait for this one", got=said))
+    return faults
+
+
+def _references_of(name: str, found: Mapping[str, Checked]) -> list[str]:
+    """The reference of `name`, its reference and so on, each once."""
+    chain: list[str] = []
+    wanted = reference(found[name][0])
+    while wanted is not None and wanted in found and wanted not in chain:
+        chain.append(wanted)
+        wanted = reference(found[wanted][0])
+    return chain

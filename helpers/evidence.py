@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from helpers.parameters import Parameters
 
 N_RESAMPLES = 2000
+LEVEL = 0.95  # of every interval that decides
 # Metric → its value for each row of a frame of image pairs (landscape.measure); shares are in per cent.
 PER_IMAGE: dict[str, Callable[[pd.DataFrame], Any]] = {
     "delta_energy": lambda f: f["E"] - f["E_adv"],
@@ -107,21 +108,28 @@ def _scalar(term: Evidence, record: records.Record) -> Sample:
     if row["value"] is None:
         raise NotRun(f"{term.place}: {row.get('reason')}")
     seeds = tuple(row["seeds"] or ())
+    if row["level"] not in (None, LEVEL):
+        raise NotRun(
+            f"{term.place}: {term.metric}{_asked(term)} has an interval of level {row['level']:g}, not {LEVEL:g}"
+        )
     low, high = (math.nan if row[key] is None else float(row[key]) for key in ("low", "high"))
-    level, kind = row["level"] or 0.95, cast(Any, row["interval_kind"] or "none")
-    estimate = Estimate(float(row["value"]), low, high, row["n"] or 1, kind, level)
+    estimate = Estimate(float(row["value"]), low, high, row["n"] or 1, cast(Any, row["interval_kind"] or "none"))
     n_images = row["n"] if row["n"] is not None and row["n"] > len(seeds) else None
     share = row["unit"] == "%"
     return Sample(with_width(estimate, n_images, share=share), seeds, share=share, n_images=n_images)
 
 
 def with_width(estimate: Estimate, n_images: int | None, *, share: bool) -> Estimate:
-    """Student's interval of equal shares has no width, which is no certainty: Wilson's over images, or none."""
-    if not share or estimate.kind != "student_t" or estimate.high > estimate.low:
+    """Student's interval of equal numbers has no width, which is no certainty: Wilson's of a share of images, or none.
+
+    >>> print(with_width(metrics.student_t([100.0, 100.0, 100.0]), 360, share=True))
+    100.00 [98.94, 100.00]
+    """
+    if estimate.kind != "student_t" or estimate.high > estimate.low:
         return estimate
-    if n_images is None:
+    if n_images is None or not share:
         return replace(estimate, low=math.nan, high=math.nan, kind="none")
-    return metrics.wilson(round(estimate.value * n_images / 100), n_images, level=estimate.level)
+    return metrics.wilson(round(estimate.value * n_images / 100), n_images)
 
 
 def _frame(term: Evidence, record: records.Record) -> Sample:
@@ -207,17 +215,17 @@ def _reduced(values: np.ndarray, spread: bool) -> Any:
 def _of_one(values: np.ndarray, *, spread: bool, share: bool) -> Estimate:
     """One network's estimate over its images."""
     if spread:
-        return resampled([values], [1.0], seed=0)
+        return replace(resampled([values], [1.0], seed=0), kind="bootstrap")
     return metrics.accuracy(values > 50) if share else metrics.mean_over_images(values)
 
 
-def resampled(tables_: list[np.ndarray], factors: list[float], *, seed: int) -> Estimate:
-    """Σ factor · std over images, with the percentile interval of a bootstrap over the same images of each."""
-    generator, n = np.random.default_rng(seed), len(tables_[0])
-    means = np.empty(N_RESAMPLES)
+def resampled(networks: list[np.ndarray], factors: list[float], *, seed: int) -> Estimate:
+    """Σ factor · std over images, with the percentile interval of a bootstrap over the images that all share."""
+    generator, n = np.random.default_rng(seed), len(networks[0])
+    sums = np.empty(N_RESAMPLES)
     for i in range(N_RESAMPLES):
         drawn = generator.integers(n, size=n)
-        means[i] = sum(factor * one[drawn].std() for factor, one in zip(factors, tables_, strict=True))
-    value = sum(factor * float(one.std()) for factor, one in zip(factors, tables_, strict=True))
-    low, high = np.quantile(means, [0.025, 0.975])
+        sums[i] = sum(factor * one[drawn].std() for factor, one in zip(factors, networks, strict=True))
+    value = sum(factor * float(one.std()) for factor, one in zip(factors, networks, strict=True))
+    low, high = np.quantile(sums, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, min(float(low), value), max(float(high), value), n, "paired_bootstrap")

@@ -113,13 +113,18 @@ class Job:
         return [*self.sources(), *values, *(job.stamp for job in self.needs())]
 
     def needs(self) -> "list[Job]":
-        """The jobs that a notebook waits for: its networks, and for the claims the notebooks that hold the evidence."""
+        """The jobs that this one waits for: a notebook for its networks, the claims for the notebooks of the evidence,
+        a network for the one that judges its training images."""
         read = ledger.notebooks() if (self.kind, self.name) == ("notebook", ledger.NOTEBOOK) else []
         there = parameters.notebooks(self.profile) if read else []
         return [*self.networks(), *(notebook(self.profile, name) for name in read if name in there)]
 
     def networks(self) -> "list[Job]":
-        """The jobs that train the networks which a notebook names."""
+        """The jobs that train the networks which a notebook names, or the one that judges a network's images."""
+        if self.kind == "network":
+            judge = parameters.recipe(self.profile, self.name).reference
+            jobs = [] if judge is None else network(self.profile, judge.name)
+            return [job for job in jobs if set(job.seeds) & set(self.seeds)]
         if self.kind != "notebook":
             return []
         values = parameters.read(self.name, self.profile, overrides=self.overrides)
@@ -170,16 +175,23 @@ def of(profile: str, notebooks: list[str]) -> list[Job]:
     named = [notebook(profile, name) for name in notebooks]
     needed = [job for one in named for job in one.needs() if job.kind == "notebook"]
     wanted = sorted(set(named + needed), key=lambda job: job.name)
-    trained = {job.label: job for one in wanted for job in one.networks()}
-    return [*trained.values(), *wanted, report(profile)]
+    return [*_trained(wanted), *wanted, report(profile)]
 
 
 def of_sweep(profile: str, name: str) -> list[Job]:
     """All jobs of a sweep: networks, one for each point, and the one that collects them."""
     sweep = sweeps.read(name, profile)
     points = [Job(profile, "notebook", sweep.notebook, point=point) for point in sweep.points]
-    trained = {job.label: job for one in points for job in one.networks()}
-    return [*trained.values(), *points, Job(profile, "sweep", name)]
+    return [*_trained(points), *points, Job(profile, "sweep", name)]
+
+
+def _trained(wanted: Iterable[Job]) -> list[Job]:
+    """The networks that jobs need, each once and after the one that judges its training images."""
+    found: dict[str, Job] = {}
+    for one in wanted:
+        for job in one.networks():
+            found |= {before.label: before for before in [*_trained([job]), job] if before.label not in found}
+    return list(found.values())
 
 
 def named(profile: str, slug: str) -> Job:
@@ -239,8 +251,12 @@ def expected_seconds(job: Job) -> float | None:
 
 
 def resources(profile: str) -> dict[str, int]:
-    """What a cluster is asked for, for each job: memory in MB, minutes with room to spare, GPUs where it needs them."""
+    """What a cluster is asked for, for each job: memory in MB, minutes with room to spare, GPUs where it needs them.
+
+    The minutes are twice those of the longest job that profile.yaml states.
+    """
     facts = parameters.profile_facts(profile)
+    longest = max([*(facts.get("notebook_minutes") or {}).values(), *(facts.get("network_minutes") or {}).values()])
     gpus = facts.get("gpus_per_job") or 0
-    asked = {"mem_mb": int(1024 * facts["memory_gb"]) or 1024, "runtime": max(10, int(2 * facts["minutes"]))}
+    asked = {"mem_mb": int(1024 * facts["memory_gb"]) or 1024, "runtime": max(10, int(2 * longest))}
     return asked | ({"gpu": gpus} if gpus else {})

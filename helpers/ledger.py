@@ -10,7 +10,8 @@ An entry says where its evidence lies in the records and which comparison decide
       published: {value: …, source: …, trust: high}
 
 Evidence is one scalar of a record, or, with `frame`, rows of one of its frames (the keys of FRAME say which). `over`
-lists several values of one key and so makes several terms. A value `$name` is the parameter `name` of 12_claims.
+lists several values of one key and so makes several terms. A value `$name` is the parameter `name` of 12_claims; where
+that is null, the profile has no such network and the claim is not run.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ EVIDENCE = _terms(
         "minimum": 0,
         "maximum": 1,
         "optional": True,
-    },  # first and last, as share of training
+    },  # first and last, as shares of training
     take={"choices": TAKE, "optional": True},  # of the epochs in that range
 )
 FRAME = ("epochs", "take", "quantiles")
@@ -139,7 +140,9 @@ class Claim:
     roles: frozenset[str] = field(default_factory=frozenset)  # names after a $
 
     def named(self, roles: Mapping[str, Any]) -> Claim:
-        """The claim with each `$name` replaced by `roles[name]`."""
+        """The claim with each `$name` replaced by `roles[name]`; unmeasured where one is None."""
+        if lacking := sorted(name for name in self.roles if roles[name] is None):
+            return replace(self, unmeasured=f"this profile names no {' and no '.join(lacking)}")
 
         def plain(value: Any) -> Any:
             return roles[value[1:]] if _is_role(value) else value

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.stats  # type: ignore[import-untyped]
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit  # type: ignore[import-untyped]  # scipy.stats has them too, half a second later
 from torch import Tensor, nn
 
 from helpers import checks, context
 
 __all__ = ["Estimate", "accuracy", "mean_over_images", "paired_bootstrap", "predictions", "student_t", "wilson"]
 
-Kind = Literal["wilson", "student_t", "normal", "paired_bootstrap", "none"]
+Kind = Literal["wilson", "student_t", "normal", "bootstrap", "paired_bootstrap", "none"]
 Floats = NDArray[np.float64]
 _CELLS = 4_000_000  # numbers drawn at a time by the bootstrap: 32 MB
 
@@ -104,7 +104,7 @@ def student_t(values: Tensor | ArrayLike, *, level: float = 0.95) -> Estimate:
     array = _floats(values, "values")
     if len(array) < 2:
         return _alone(array, level)
-    quantile = float(scipy.stats.t.ppf((1 + _level(level)) / 2, len(array) - 1))
+    quantile = float(stdtrit(len(array) - 1, (1 + _level(level)) / 2))
     reach = quantile * float(array.std(ddof=1)) / math.sqrt(len(array))
     return _around(float(array.mean()), reach, len(array), kind="student_t", level=level)
 
@@ -165,7 +165,7 @@ def _level(level: float) -> float:
 
 
 def _normal_quantile(level: float) -> float:
-    return float(scipy.stats.norm.ppf((1 + _level(level)) / 2))
+    return float(ndtri((1 + _level(level)) / 2))
 
 
 def _around(value: float, reach: float, n: int, *, kind: Kind, level: float) -> Estimate:

@@ -41,6 +41,9 @@ OBJECTIVE_VERSIONS: dict[str, int] = {
     "fgsm_rs": 1,
 }
 
+# Part of the hash of a recipe that leaves training images out: raise it when helpers/removal.py chooses others.
+REMOVAL_VERSION = 1
+
 # Keys of an entry that do not change what is trained.
 _WITHOUT_EFFECT = {"published", "url", "checkpoint_every"}
 
@@ -284,11 +287,20 @@ class Recipe:
     entry: dict[str, Any]
     seeds: tuple[int, ...]
 
+    @property
+    def reference(self) -> "Recipe | None":
+        """The recipe of the network that decides which training images are left out; None where none are."""
+        name = entries.reference(self.entry)
+        return None if name is None else recipe(self.profile, name)
+
     def digest(self, seed: int) -> str:
-        """Hash of what is trained: the entry, the seed and the objective's version. 12 hexadecimal digits."""
+        """Hash of what is trained: entry, seed, the objective's version, and the reference's. 12 hexadecimal digits."""
         given = {k: v for k, v in self.entry.items() if v is not None and k not in _WITHOUT_EFFECT}
-        version = OBJECTIVE_VERSIONS.get(self.entry.get("objective") or "", 0)
-        return _hash({"entry": given, "seed": seed, "version": version})
+        hashed = {"entry": given, "seed": seed, "version": OBJECTIVE_VERSIONS.get(self.entry.get("objective") or "", 0)}
+        judge = self.reference
+        if judge is not None:
+            hashed["removal"] = [REMOVAL_VERSION, judge.digest(seed)]
+        return _hash(hashed)
 
     def folder(self, seed: int) -> Path:
         """Where this network of this seed lies: figures/<profile>/networks/<name>/seed<k>-<digest>."""

@@ -3,7 +3,8 @@
     pairs = parts.compute(p, "standard-pgd_ce", attack_pairs, network=network, images=images, …)
 
 A piece is used again only where nothing that made it has changed: the notebook's parameters, the sources of
-the notebook and of the helpers it imports, and every input (weights and images by their bytes).
+the notebook and of the helpers it imports, and every input (weights and images by their bytes). A piece that takes
+long by itself may keep a state of its own in a folder, `compute_in_folder`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,22 @@ def compute(
     the same `key` with other inputs is another piece. Inputs may be plain values, arrays, tensors, frames,
     networks (their state), dataclasses, paths (their content), named functions, and lists and dicts of these.
     """
+    return _piece(p, key, function, inputs, state=False)
+
+
+def compute_in_folder(
+    p: Parameters, key: str, function: Callable[..., Mapping[str, Any]], /, **inputs: Any
+) -> dict[str, np.ndarray]:
+    """`compute` for `function(**inputs, folder=…)`, which keeps its state there and goes on from it after a kill.
+
+    The folder belongs to this piece, inputs and sources included, and is removed once the piece is finished.
+    """
+    return _piece(p, key, function, inputs, state=True)
+
+
+def _piece(
+    p: Parameters, key: str, function: Callable[..., Mapping[str, Any]], inputs: Mapping[str, Any], *, state: bool
+) -> dict[str, np.ndarray]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.@=-]*", key):
         raise ValueError(f"key: expected letters, digits and _ . @ = -, got {key!r}")
     mark = fingerprint(p, function, inputs)
@@ -57,11 +74,14 @@ def compute(
             return stored
         except npz.DamagedFile as error:
             print(f"{key}: computed again, {error}")
-    result = npz.checked(function(**inputs))
+    folder = path.with_suffix("")
+    result = npz.checked(function(**inputs, folder=folder) if state else function(**inputs))
     if MARK in result:
         raise ValueError(f"{key}: expected arrays by other names than {MARK!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     npz.write(path, {**result, MARK: np.array(mark)})
+    if state:
+        shutil.rmtree(folder, ignore_errors=True)
     return result
 
 

@@ -17,18 +17,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from scipy import special, stats  # type: ignore[import-untyped]
+from scipy import special  # type: ignore[import-untyped]
 
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
+from helpers.dots import interval_dots as interval_dots
+from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
-from helpers.intervals import interval_curves as interval_curves
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
 from helpers.saving import save as save
 from helpers.strips import status_strip as status_strip
+from helpers.weight_curves import weight_curve as weight_curve
 
 ENERGY_ROWS = {"$E(x)$": ("E", "E_adv"), "$E(x, y)$": ("E_y", "E_y_adv")}
 
@@ -159,7 +161,7 @@ def curve_with_band(
             handles.append(_line(style.NEUTRAL, "-", label=_bare(y_label)))
             handles.append(_line(style.NEUTRAL, style.DASHES[1], label=_bare(right_label)))
         _phases(ax, phases)
-        figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
+        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
 
 
@@ -188,8 +190,15 @@ def curve_panels(
             if column in zero:
                 ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
         handles = [_line(palette[name], dashes[name], label=style.label(name)) for name in methods]
-        figure.legend(handles=[*handles, *_band_handles(methods, seed)], loc="outside lower center", ncols=3)
+        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
+
+
+def _legend_below(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
+    """A legend under the axes, in as many columns (at most 3) as its longest text leaves room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    ncols = int(figure.get_figwidth() / (0.06 * longest + 0.5))  # inches: a letter of 8 points, a handle with its gaps
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(max(ncols, 1), 3))
 
 
 def _line(colour: str, dashes: Any, *, label: str) -> Line2D:
@@ -318,6 +327,8 @@ def _violin_axis(ax: Axes, names: Sequence[str], *, scale: str) -> None:
 
 
 def _half_violin(ax: Axes, values: np.ndarray, *, place: float, side: int, colour: str) -> None:
+    from scipy import stats  # here, since it takes half a second and only violins need it
+
     transform = ax.yaxis.get_transform()
     t = transform.transform(values.astype(np.float64))
     grid = np.linspace(t.min(), t.max(), 200)

@@ -68,6 +68,8 @@ LABELS = {
     "trades": "TRADES",
     "weat_nat": "WEAT (natural)",
     "weat_adv": "WEAT (adversarial)",
+    "weat_adv_mean": "WEAT (adversarial), w / mean(w)",
+    "weat_adv_beta": "WEAT (adversarial)",
     "mail_trades": "MAIL-TRADES",
     "mart": "MART",
     "fgsm_rs": "FGSM-RS",
@@ -78,6 +80,9 @@ LABELS = {
     "madry_wide": "Madry AT, wide ball",
     "madry_few": "Madry AT, few images",
     "madry_few_der": "Madry AT + DER, few images",
+    "high_energy": "high E(x), correct",
+    "low_energy": "low E(x), correct",
+    "beta": "β",
     "energy_penalty": "penalty",
     "linf": "L∞",
     "l2": "L2",
@@ -143,12 +148,12 @@ def canvas(width: float, height: float) -> Picture:
 def label(name: object) -> str:
     """How a name of YAML or of a frame is printed in a figure.
 
-    >>> label("pgd_ce_targeted"), label("trades@beta=3"), label("resnet20")
-    ('PGD-CE, random target', 'TRADES, beta = 3', 'resnet20')
+    >>> label("pgd_ce_targeted"), label("trades@beta=3@test images"), label("resnet20")
+    ('PGD-CE, random target', 'TRADES, β = 3, test images', 'resnet20')
     """
-    base, _, point = str(name).partition("@")
+    base, *points = str(name).split("@")
     parts = [LABELS.get(base, base.replace("_", " "))]
-    for part in point.split(",") if point else ():
+    for part in ",".join(points).split(",") if points else ():
         key, equals, value = part.partition("=")
         parts.append(f"{LABELS.get(key, key)} = {value}" if equals else key)
     return ", ".join(parts)

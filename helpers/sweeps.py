@@ -10,9 +10,10 @@ A file names a notebook and a grid over its parameters, the same for every profi
     fixed: {attacks: [pgd_ce]}                    # parameters that every point sets
     grid: {epsilon_255: [0, 8, 16]}               # every combination is a point
     seeds: [0, 1]                                 # short for a parameter `seed` of the grid
-    recipe: weat_adv_beta                         # or every network into which networks.yaml expands that recipe
+    recipe: [weat_adv_beta, weat_adv]             # or a point for each network that networks.yaml makes of recipes
     figure: {metric: delta_energy, x: epsilon_255, by: [network], where: {returns: last}}
 
+Of the recipes one at least has a `grid:`, whose names are swept; one without is a point with the values that it has.
 Each point is one papermill process with a folder of its own, figures/<profile>/sweeps/<sweep>/<point>/, in which lies
 what the notebook otherwise writes to figures/<profile>/. No torch.
 """
@@ -160,7 +161,7 @@ def _value(name: str, value: object, base: Mapping[str, Any], *, where: str) -> 
 
 
 def _axes(given: Mapping[str, Any], base: Mapping[str, Any], *, where: str) -> dict[str, list[Any]]:
-    """Name → its values, in the order of the file; seeds last, and `recipe` with the name of the recipe alone."""
+    """Name → its values, in the order of the file; seeds last, `recipe` first, with the names of recipes."""
     axes: dict[str, list[Any]] = {}
     faults: list[ParameterError] = []
     lists = _block(given, "grid", where=where) | ({"seed": given["seeds"]} if "seeds" in given else {})
@@ -180,7 +181,8 @@ def _axes(given: Mapping[str, Any], base: Mapping[str, Any], *, where: str) -> d
         if "networks" not in base or "networks" in axes:
             expected = "a notebook with `networks` that the grid leaves alone"
             raise ParameterError(where, "recipe", expected, got=show(given["recipe"]))
-        axes = {"recipe": [given["recipe"]], **axes}
+        several = given["recipe"] if isinstance(given["recipe"], list) else [given["recipe"]]
+        axes = {"recipe": several, **axes}
     if not axes:
         raise ParameterError(where, "grid", "lines of `name: [values]`, seeds or a recipe", got="nothing")
     return axes
@@ -191,7 +193,7 @@ def _points(
 ) -> Iterable[Point]:
     """Every combination of the axes' values, each with its name; two of one name are a fault."""
     parts = [
-        _networks(several[0], profile, where=where) if name == "recipe" else [({name: v}, {name: v}) for v in several]
+        _networks(several, profile, where=where) if name == "recipe" else [({name: v}, {name: v}) for v in several]
         for name, several in axes.items()
     ]
     seen: set[str] = set()
@@ -205,19 +207,29 @@ def _points(
         yield Point(sweep, name, {**fixed, **overrides}, swept)
 
 
-def _networks(recipe: object, profile: str, *, where: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """For each network into which `recipe` expands: the parameter that names it, and the values of the grid."""
+def _networks(recipes: list[Any], profile: str, *, where: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """For each network that `recipes` make: the parameter that names it, and its values of what their grids sweep.
+
+    By these values where they are numbers, so that a recipe without a grid stands among those of a grid.
+    """
     there = parameters.recipes(profile)
-    found = [one for one in there.values() if one.name.partition("@")[0] == recipe and "@" in one.name]
-    if not found:
-        grids = {name.partition("@")[0] for name in there if "@" in name}
-        expected = nearest(str(recipe), grids) + f" with a grid in params/{profile}/networks.yaml" if grids else (
-            f"a recipe with a grid, and params/{profile}/networks.yaml has none")  # fmt: skip
-        raise ParameterError(where, "recipe", expected, got=show(recipe))
-    points = []
+    known = sorted({name.partition("@")[0] for name in there})
+    for recipe in recipes:
+        if recipe not in known:
+            expected = nearest(str(recipe), known) + f" of params/{profile}/networks.yaml"
+            raise ParameterError(where, "recipe", expected, got=show(recipe))
+    found = [one for recipe in recipes for one in there.values() if one.name.partition("@")[0] == recipe]
+    pairs = [pair for one in found for pair in one.name.partition("@")[2].split(",") if pair]
+    swept = list(dict.fromkeys(pair.partition("=")[0] for pair in pairs))
+    if not swept:
+        named = ", ".join(map(str, recipes))
+        raise ParameterError(where, "recipe", f"one with a grid in params/{profile}/networks.yaml", got=named)
     for one in found:
-        keys = [pair.partition("=")[0] for pair in one.name.partition("@")[2].split(",")]
-        points.append(({"networks": [one.name]}, {key: one.entry[key] for key in keys}))
+        if lacking := [key for key in swept if one.entry.get(key) is None]:
+            raise ParameterError(where, "recipe", f"networks that all have {lacking[0]}", got=f"{one.name} without")
+    points = [({"networks": [one.name]}, {key: one.entry[key] for key in swept}) for one in found]
+    if all(isinstance(value, int | float) for _, values_ in points for value in values_.values()):
+        points.sort(key=lambda point: tuple(point[1].values()))
     return points
 
 

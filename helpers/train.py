@@ -331,10 +331,14 @@ def fit(
 
     `folder` keeps checkpoint.safetensors; where one of this recipe and seed lies there, training goes on from it, bit
     for bit; a damaged or foreign one is set aside with a suffix, which is said on stderr. `sets` are the data, by
-    default those that the recipe names. `callback(Progress)` sees every step after its checkpoint.
-    Raises FloatingPointError with step and value when loss or gradient stop being finite.
+    default those that the recipe names; what it leaves out of them (`removed`) is the caller's affair (`zoo`), since
+    that takes another network. `callback(Progress)` sees every step after its checkpoint.
+    Raises FloatingPointError with step and value when loss or gradient stop being finite, and ValueError for a recipe
+    that leaves images out where no `sets` are given.
     """
     device = torch.device(device)
+    if sets is None and recipe.reference is not None:
+        raise ValueError(f"expected sets with {recipe.name}, which leaves images out ({recipe.entry['removed']})")
     sets = sets or datasets(recipe.entry)
     sets = Datasets(sets.train.to(device), sets.test.to(device))
     # torchvision's max pooling has no deterministic backward on CUDA.

@@ -26,7 +26,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from helpers import checkpoints, context, data, files, foreign, metrics, models, parameters, train
+from helpers import checkpoints, context, data, files, foreign, metrics, models, parameters, removal, train
 from helpers import history as histories
 from helpers.checkpoints import say
 from helpers.foreign import wrap
@@ -188,13 +188,13 @@ def _make(recipe: Recipe, seed: int) -> None:
     written: dict[str, str] = {}
     if entry["source"] == "train":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        sets = train.datasets(entry)
+        sets, removed = _sets(recipe, seed, device=device)
         with _progress(recipe, seed) as callback:
             network, curves = train.fit(recipe, seed, folder=folder, device=device, callback=callback, sets=sets)
         checkpoints.save(folder / WEIGHTS, network.state_dict(), {"digest": recipe.digest(seed)})
         curves.save(folder)
         written = {name: files.sha256(folder / name) for name in (WEIGHTS, *histories.FILES)}
-        test, facts = sets.test, {"n_train": len(sets.train), "train_checksum": sets.train.checksum}
+        test, facts = sets.test, {"n_train": len(sets.train), "train_checksum": sets.train.checksum, **removed}
     else:
         network = foreign.build(entry)
         test, facts = train.dataset(entry, "test"), {"n_train": 0}
@@ -216,6 +216,20 @@ def _make(recipe: Recipe, seed: int) -> None:
     }
     files.write_json(folder / CARD, about)
     (folder / train.CHECKPOINT).unlink(missing_ok=True)
+
+
+def _sets(recipe: Recipe, seed: int, *, device: torch.device) -> tuple[train.Datasets, dict[str, Any]]:
+    """The data of a recipe, less the training images that it leaves out, and a card's facts about those.
+
+    The reference, which decides on them, is the network of the same seed; it is trained first where it is not there.
+    """
+    sets, reference = train.datasets(recipe.entry), recipe.reference
+    if reference is None:
+        return sets, {}
+    judge = _ensure(reference, seed)[1].to(device)
+    images, facts = removal.leave_out(sets.train.to(device), judge, entry=recipe.entry, seed=seed, batch_size=BATCH)
+    facts |= {"by": reference.name, "reference": reference.digest(seed)}
+    return train.Datasets(images.to("cpu"), sets.test), {"removed": facts}
 
 
 def _accuracies(

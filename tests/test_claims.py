@@ -1,21 +1,19 @@
 import csv
 import io
-import json
 import math
 
+import ledgers
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
 import yaml
+from ledgers import ROLES, write
 from runs import Run
 
-from helpers import claims, contrasts, evidence, jobs, ledger, metrics, parameters, records, tables
+from helpers import claims, contrasts, evidence, ledger, metrics, records, tables
 from helpers.evidence import Sample
 from helpers.metrics import Estimate
-from helpers.parameters import ParameterError
 
-ROLES = {"standard_network": "standard", "robust_network": "madry"}
 PAIRS = {"notebook": "01_energy_landscape", "record": "pairs", "metric": "delta_energy"}
 POSITIVE = "{kind: value, above: 0}"
 
@@ -23,16 +21,11 @@ POSITIVE = "{kind: value, above: 0}"
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project with the glossary and a profile `tiny` that has 01 and 12; claims.yaml is for the test to write."""
-    tiny.profile(tmp_path)
-    folder = tmp_path / "params" / "tiny"
-    (folder / "01_energy_landscape.yaml").write_text("n_steps: 3\n")
-    (folder / "12_claims.yaml").write_text("standard_network: standard\nrobust_network: madry\nseed: 0\n")
-    monkeypatch.setattr(parameters, "ROOT", tmp_path)
-    return tmp_path
+    return ledgers.project(tmp_path, monkeypatch)
 
 
 def run(root, notebook="12_claims"):
-    return Run(root / "figures" / "tiny" / notebook, profile="tiny", notebook=notebook)
+    return Run(root / "figures" / "tiny" / notebook, profile="tiny", notebook=notebook, values=ROLES)
 
 
 def measured(root, *, scalars=(), frames=None, record="pairs", notebook="01_energy_landscape"):
@@ -54,14 +47,10 @@ def entry(comparison=POSITIVE, *, more=None, paper="ebm", **asked):
     return there | (more or {})
 
 
-def write(root, text):
-    (root / "params" / "claims.yaml").write_text(text, "utf-8")
-
-
 def ledger_of(root, **entries):
     """What becomes of the claims `entries`, in the ledger's order."""
     write(root, yaml.safe_dump(entries, sort_keys=False))
-    return claims.evaluate(run(root), roles=ROLES, seed=0)
+    return claims.evaluate(run(root), seed=0)
 
 
 def one(root, comparison=POSITIVE, *, networks=None, **asked):
@@ -167,6 +156,9 @@ def test_why_nothing_was_found(root):
     assert reason(frame="pairs") == "01_energy_landscape/pairs has no frame pairs"
     assert reason(notebook="03_weat") == "03_weat is not in this profile"
     assert reason(more={"only_on": "cifar10"}) == "a statement about cifar10"
+    assert reason(where={"network": "$overfitting_network"}) == "this profile names no overfitting_network"
+    measured(root, scalars=[records.scalar("delta_energy", 1.0, interval=(0, 2), interval_kind="normal", level=0.9)])
+    assert reason() == "01_energy_landscape/pairs: delta_energy has an interval of level 0.9, not 0.95"
     measured(root, scalars=[records.scalar("delta_energy", None, reason="no CUDA")])
     assert reason() == "01_energy_landscape/pairs: no CUDA"
     found = ledger_of(root, A1={"paper": "ebm", "statement": "s", "unmeasured": "no number decides it"})[0]
@@ -186,6 +178,10 @@ def test_counts_of_rare_events_need_their_seeds(root):
     found = one(root, more={"min_seeds": 10})
     assert (found.status, found.reason) == ("undecided", "10 seeds are needed, there are 3")
     assert one(root, more={"min_seeds": 3}).status == "holds"
+    few = records.scalar("delta_energy", 1, interval=(0.9, 1.1), interval_kind="student_t", seeds=[7, 8], network="b")
+    measured(root, scalars=[number("a", 3, 2.9, 3.1), few])  # five seeds together, two of one network
+    found = one(root, "{kind: largest}", networks="ab", more={"min_seeds": 3})
+    assert (found.status, found.reason) == ("undecided", "3 seeds are needed, there are 2")
 
 
 # Intervals
@@ -266,7 +262,7 @@ def test_one_network_is_over_its_images(root):
         ("delta_energy", 1.0, "normal"),
         ("delta_energy_size", 2.0, "normal"),
         ("delta_joint_energy", -1.0, "normal"),
-        ("delta_energy_std", math.sqrt(3.5), "paired_bootstrap"),
+        ("delta_energy_std", math.sqrt(3.5), "bootstrap"),
     ],
 )
 def test_numbers_by_image(root, metric, value, kind):
@@ -289,6 +285,21 @@ def test_equal_shares_of_the_seeds_are_no_certainty(root):
     ends = {"epochs": [[1, 1], [0, 0]]}
     found = one(root, "{kind: difference, above: 0}", frame="curves", metric="pgd_error", over=ends)
     assert (found.status, found.kind) == ("undecided", "none")
+    measured(root, scalars=[records.scalar("phases", metrics.student_t([3.0, 3.0, 3.0]), seeds=[0, 1, 2])])
+    found = one(root, "{kind: value, above: 2.5}", metric="phases")  # three of three may be chance
+    assert (found.status, found.kind) == ("undecided", "none")
+    assert found.reason == "no interval: one number, or equal ones, say nothing of chance"
+
+
+def test_networks_that_agree_on_every_image_are_not_known_to_be_equal(root):
+    same = [[1.0] * 15 + [-1.0] * 5] * 3
+    measured(root, frames={"pairs": images({"a": same, "b": same})})
+    bounds = "{kind: difference, above: -2, below: 2}"
+    found = one(root, bounds, networks="ab", frame="pairs", metric="robust_accuracy")
+    alone = metrics.wilson(15, 20)
+    expected = contrasts.independent(alone, alone)
+    assert (found.status, found.kind) == ("undecided", "independent")
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_ranges_of_images_by_rank(root):
@@ -403,115 +414,3 @@ def test_a_claim_of_another_paper_needs_data_only(root):
         "where": {"network": "ceb@rho=2"},
     }
     assert one(root, "{kind: value, above: 50}", paper="ceb", **asked).status == "holds"
-
-
-# Faults of the file, before anything starts
-
-
-GOOD = """A1:
-  paper: ebm
-  statement: s
-  evidence: {notebook: 01_energy_landscape, record: pairs, metric: delta_energy}
-  comparison: {kind: value, above: 0}
-"""
-FAULTS = [
-    ("statement: s", "statment: s", "statment: expected a known name (nearest: statement), got 'statment'"),
-    ("ebm", "emb", "paper: expected one of ebm, rjem, ceb (nearest: ebm), got the text 'emb'"),
-    ("  statement: s\n", "", "statement: expected text, got nothing"),
-    ("delta_energy", "delta_enrgy", "evidence.metric: expected a known name (nearest: delta_energy) of params/schema"),
-    ("record: pairs, ", "", "evidence.record: expected text, got nothing"),
-    ("01_energy", "01_enrgy", "evidence.notebook: expected a known name (nearest: 01_energy_landscape), got '01_enrgy"),
-    ("record: pairs", "record: pairs, wher: {a: b}", "evidence.wher: expected a known name (nearest: where), got"),
-    ("record: pairs", "record: pairs, where: {network: [a]}", "evidence.where.network: expected a text, number or tr"),
-    ("record: pairs", "record: pairs, where: a", "evidence.where: expected lines of `name: value`, got the text 'a'"),
-    ("record: pairs", "record: pairs, epochs: [0, 1]", "evidence.epochs: expected it with `frame` only"),
-    ("record: pairs", "record: pairs, frame: f, epochs: [1, 0]", "evidence.epochs: expected first and last"),
-    ("record: pairs", "record: pairs, frame: f, epochs: [0, 99]", "evidence.epochs[1]: expected a list"),
-    ("record: pairs", "record: pairs, frame: f, take: most", "evidence.take: expected one of mean, max, min, max_abs"),
-    ("record: pairs", "record: pairs, frame: f, quantiles: {E: [0.5, 0.2]}", "evidence.quantiles.E: expected two sha"),
-    ("record: pairs", "record: pairs, over: {network: [a]}", "evidence.over: expected one name with a list of two"),
-    ("record: pairs", "record: pairs, over: {network: [a, a]}", "evidence.over: expected each value once"),
-    ("record: pairs", "record: pairs, over: {metric: [fid, fdi]}", "evidence.metric: expected a known name (nearest"),
-    ("kind: value", "kind: valeu", "comparison.kind: expected one of value, difference, order, largest, smallest (ne"),
-    ("above: 0", "abve: 0", "comparison.abve: expected a known name (nearest: above), got 'abve'"),
-    ("above: 0", "above: 8/255", "comparison.above: expected a number or null, got the text '8/255'"),
-    ("above: 0", "above: no", "comparison.above: expected a number or null, got False"),
-    (", above: 0", "", "comparison: expected `above`, `below` or both, got neither"),
-    ("above: 0", "above: 2, below: 1", "comparison.above: expected less than `below`, got 2.0"),
-    ("kind: value, above: 0", "kind: order, above: 0", "comparison: expected no bound: order compares terms with ea"),
-    ("kind: value, above: 0", "kind: order", "evidence.over: expected two terms or more for kind order, got 1"),
-    ("kind: value", "kind: difference", "evidence.over: expected two terms for kind difference, got 1"),
-    ("above: 0", "above: 0, factor: 2", "comparison.factor: expected it with kind difference only, got 2.0"),
-    ("  comparison: {kind: value, above: 0}\n", "", "comparison: expected lines of `name: value` (or the reason"),
-    ("statement: s", "statement: s\n  unmeasured: why", "evidence: expected nothing beside `unmeasured`"),
-    ("statement: s", "statement: s\n  published: {value: 1, trust: high}", "published.source: expected text, got no"),
-    ("statement: s", "statement: s\n  published: {value: yes, source: x, trust: high}", "published.value: expected a"),
-    ("statement: s", "statement: s\n  published: {value: 1, source: x, trust: sure}", "published.trust: expected one"),
-    ("statement: s", "statement: s\n  min_seeds: 0", "min_seeds: expected a whole number >= 1"),
-    (GOOD, GOOD + GOOD, "expected each name once, got it on lines 1 and 6"),
-    (GOOD, "A1: [1]\n", "entry: expected lines of `name: value`, got the list [1]"),
-    ("record: pairs", "record: pairs, where: {network: $standart_network}", "$standart_network: expected a known name"),
-]
-
-
-@pytest.mark.parametrize(("old", "new", "said"), FAULTS)
-def test_each_fault_is_one_line_with_file_claim_expected_and_got(root, old, new, said):
-    assert old in GOOD
-    write(root, GOOD.replace(old, new))
-    with pytest.raises(ParameterError) as caught:
-        ledger.check("tiny")
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith(f"params/claims.yaml: A1: {said}")
-    assert ": expected " in lines[0]
-    assert ", got " in lines[0]
-
-
-def test_all_faults_are_told_at_once(root):
-    write(root, GOOD.replace("paper: ebm", "paper: emb") + GOOD.replace("A1", "A2").replace("record: pairs, ", ""))
-    with pytest.raises(ParameterError) as caught:
-        ledger.check("tiny")
-    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["A1", "A2"]
-
-
-def test_a_fault_is_found_by_the_check_before_a_run_and_by_no_other_notebook(root):
-    write(root, GOOD.replace("paper: ebm", "paper: emb"))
-    (root / "notebooks").mkdir()
-    names = {"12_claims": ["standard_network", "robust_network", "seed"], "01_energy_landscape": ["n_steps"]}
-    for name, given in names.items():
-        source = "\n".join(['profile = "tiny"', *(f"{one} = None" for one in given)])
-        cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
-        (root / "notebooks" / f"{name}.ipynb").write_text(json.dumps({"cells": [cell]}))
-    assert [str(fault)[:29] for fault in parameters.check("tiny", ["12"])] == ["params/claims.yaml: A1: paper"]
-    assert parameters.check("tiny", ["01"]) == []
-
-
-# The file that is here
-
-
-def test_the_claims_of_the_first_paper_are_all_here():
-    every = ledger.read()
-    for k in range(1, 9):
-        assert [claim for claim in every if claim.id.startswith(f"C{k}")], k
-    assert len({claim.statement for claim in every}) == len(every)
-    data = {claim.only_on for claim in every} - {None}
-    assert data <= {"cifar10", "cifar100", "svhn", "tiny-imagenet"}
-
-
-@pytest.mark.parametrize("profile", parameters.profiles())
-def test_each_profile_names_the_networks_of_the_claims(profile):
-    ledger.check(profile)
-    values = parameters.read("12_claims", profile)
-    there = parameters.read("01_energy_landscape", profile)["networks"]
-    assert {values["standard_network"], values["robust_network"]} <= set(there)
-
-
-def test_its_job_waits_for_the_notebooks_that_it_reads():
-    job = jobs.notebook("digits", "12_claims")
-    read = {one.name for one in job.needs() if one.kind == "notebook"}
-    assert read == {"01_energy_landscape", "02_training_dynamics"} | ({"03_weat"} & set(parameters.notebooks("digits")))
-    assert {jobs.notebook("digits", name).stamp for name in read} | {ledger.path()} <= set(job.inputs())
-    asked = [one.name for one in jobs.of("digits", ["12_claims"]) if one.kind == "notebook"]
-    assert asked == [*sorted(read), "12_claims"]
-    other = jobs.notebook("digits", "01_energy_landscape")
-    assert other.needs() == other.networks()

@@ -20,12 +20,14 @@ def smaller(tree):
     """One seed each of two networks: two trainings, two notebooks and the report, some seconds each."""
     path = tree.folder / "params" / "digits" / "networks.yaml"
     entries = yaml.safe_load(path.read_text("utf-8"))
-    kept = {name: entries[name] | {"seeds": [0]} for name in ("standard", "madry")}
+    kept = {name: entries[name] | {"seeds": [0]} for name in ("standard", "trades")}
     path.write_text(yaml.safe_dump(kept), "utf-8")
-    for name in ("00_start_here", "01_energy_landscape", "02_training_dynamics"):
+    lists = ("networks", "violin_networks", "weighted_networks", "overfitting_networks", "single_step_networks")
+    for name, networks in {"01_energy_landscape": ["standard", "trades"], "02_training_dynamics": ["trades"]}.items():
         path = tree.folder / "params" / "digits" / f"{name}.yaml"
-        named = ["madry"] if name.startswith("02") else ["standard", "madry"]
-        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text("utf-8")) | {"networks": named}), "utf-8")
+        values = yaml.safe_load(path.read_text("utf-8"))
+        values |= {key: networks for key in lists if key in values}
+        path.write_text(yaml.safe_dump(values), "utf-8")
 
 
 def networks(tree):

@@ -1,13 +1,17 @@
 """Intervals: published values, table values and the coverage they promise."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from helpers import metrics
+from helpers.parameters import ROOT
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,23 @@ def test_student_t_uses_the_table():
     five = metrics.student_t(torch.arange(5.0))
     assert five.high - five.value == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-6)
     assert (five.n, five.kind) == (5, "student_t")
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize("n", [2, 3, 30])
+def test_quantiles_are_those_of_scipys_distributions(n, level):
+    # scipy.stats, which costs half a second to import, is what the code does without.
+    values = np.arange(float(n))
+    half, s = metrics.student_t(values, level=level).high - values.mean(), values.std(ddof=1)
+    assert half == pytest.approx(stats.t.ppf((1 + level) / 2, n - 1) * s / math.sqrt(n), rel=1e-12)
+    half = metrics.mean_over_images(values, level=level).high - values.mean()
+    assert half == pytest.approx(stats.norm.ppf((1 + level) / 2) * s / math.sqrt(n), rel=1e-12)
+
+
+def test_a_training_process_does_without_slow_imports():
+    code = "import sys, helpers.zoo; print(*({'scipy.stats', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.split() == []
 
 
 def test_mean_over_images_is_normal_and_sums_in_float64():

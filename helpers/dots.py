@@ -1,0 +1,56 @@
+"""Means with their intervals, one line for each method, one panel for each measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from helpers import style
+from helpers.frames import groups, needed
+
+
+def interval_dots(
+    means: pd.DataFrame,
+    *,
+    by: str,
+    panels: Mapping[str, str],
+    seeds: pd.DataFrame | None = None,
+    measure: str = "measure",
+    value: str = "value",
+    low: str = "low",
+    high: str = "high",
+) -> Figure:
+    """A dot with its interval for each method (`by`, from top to bottom) and, small, its seeds; a panel a measure.
+
+    `means` has one row for each method and `measure`; `low` and `high` may be missing in a row, which then has no bar.
+    `seeds` has one row for each method, measure and seed. `panels` maps a measure to the label of its axis.
+    """
+    needed(means, [by, measure, value])
+    methods = groups(means, by)
+    # A line has a label of its own, so variants of one method keep its colour.
+    palette = {name: style.colours([name])[name] for name in methods}
+    with style.in_style():
+        figure = style.canvas(1.9 + 2.1 * len(panels), 0.8 + 0.3 * len(methods))
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, (name, label) in zip(axes, panels.items(), strict=True):
+            for place, (method, rows) in enumerate(methods.items()):
+                for row in rows[rows[measure] == name].to_dict("records"):
+                    ends = np.array([[row[low]], [row[high]]], dtype=float)
+                    reach = np.nan_to_num(np.abs(ends - row[value]))
+                    ax.errorbar(row[value], place, xerr=reach, fmt="o", markersize=5, capsize=3, linewidth=1.4,
+                                color=palette[method])  # fmt: skip
+                if seeds is not None:
+                    own = seeds[(seeds[by] == method) & (seeds[measure] == name)][value]
+                    ax.plot(own, np.full(len(own), place + 0.22), "|", markersize=6, color=palette[method], alpha=0.8)
+            ax.set(xlabel=label, ylim=(len(methods) - 0.5, -0.5))
+            ax.grid(axis="y", visible=False)
+        axes[0].set_yticks(range(len(methods)), [style.label(name) for name in methods])
+        handles = [Line2D([], [], marker="o", color=style.NEUTRAL, label="mean, 95 % interval")]
+        if seeds is not None:
+            handles.append(Line2D([], [], marker="|", linestyle="", color=style.NEUTRAL, label="a seed"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure

@@ -1,0 +1,27 @@
+"""What is committed under figures/measured is whole and says where it comes from."""
+
+import pytest
+
+from helpers import files, records
+from helpers.parameters import ROOT
+
+HOME = ROOT / "figures" / "measured"
+RECORDS = [
+    path
+    for path in sorted(HOME.rglob("*.json"))
+    if (files.read_json(path) or {}).get("format", "").startswith("record/")
+]
+
+
+def test_there_are_some():
+    assert RECORDS
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.relative_to(HOME).as_posix())
+def test_a_record_has_its_arrays_and_a_commit(path):
+    record = records.load(path)  # compares each array's hash
+    made = record.content["provenance"]
+    assert len(made["commit"]) == 40
+    assert made["dirty"] is False
+    assert path.parent.name == made["notebook"]
+    assert path.parent.parent.name == made["profile"]
