@@ -1,9 +1,8 @@
 """Networks, each taking images in [0, 1]: normalisation is part of the network, as buffers.
 
 `build` makes one by name. A body (the architecture) has `embed(x) -> (B, d)`, the pooled penultimate layer, and a
-linear classifier on top; `Network` puts the normalisation in front of it. With `norm="none"` there is no
-normalisation layer and none in its place: convolutions get biases, and an initialisation under which a deep stack
-begins as a shallow one and trains (`_initialise`).
+linear classifier on top; `Network` puts the normalisation in front of it. With `norm="none"` convolutions get biases,
+and an initialisation under which a deep stack begins as a shallow one and trains (`_initialise`).
 """
 
 from __future__ import annotations

@@ -388,14 +388,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["check"])
     parser.add_argument("profile")
     parser.add_argument("notebooks", nargs="*")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="name=value", help="a value as papermill -p gives it"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="name=value", help="a value, as papermill's -p")
     given = parser.parse_args(arguments)
     overrides = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in given.set)}
     faults = check(given.profile, given.notebooks, overrides=overrides)
-    for fault in faults:
-        print(fault, file=sys.stderr)
+    print(*faults, sep="\n", end="\n" if faults else "", file=sys.stderr)
     return 2 if faults else 0
 
 

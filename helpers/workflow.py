@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from helpers import files, jobs, kernel, parameters, sweeps
+from helpers import costs, files, jobs, kernel, parameters, sweeps
 from helpers.jobs import Job
 
 USAGE = """./run_all.sh [profile] [-n] [notebook … | --sweep NAME] [options of Snakemake]
@@ -74,26 +74,6 @@ def _without_sweep(arguments: list[str]) -> tuple[list[str], str]:
 
 
 _DRY = {"-n", "--dry-run", "--dryrun"}
-
-
-def cost_line(profile: str, notebooks: list[str]) -> str:
-    """One line: what the profile is and what a cold run of it costs."""
-    facts = parameters.profile_facts(profile)
-    minutes, some = facts["minutes"], len(notebooks) < len(parameters.notebooks(profile))
-    took = f"about {minutes:g} minute{'' if minutes == 1 else 's'}"
-    took = took if minutes < 120 else f"about {minutes / 60:.3g} hours"
-    took += " for all notebooks" if some else ""
-    words = [took, f"{facts['memory_gb']:g} GB of memory a job", f"{facts['disk_gb']:g} GB of disk"]
-    words.append(f"{facts['download_gb']:g} GB of downloads" if facts["download_gb"] else "no downloads")
-    return f"Profile {profile}: {facts['title']}. Cold: {', '.join(words)}."
-
-
-def _sweep_line(planned: list[Job]) -> str:
-    """One line: how many points there are and what they cost, from what they took before or the notebook takes."""
-    points = [job for job in planned if job.point]
-    seconds = sum(jobs.expected_seconds(job) or 0.0 for job in points)
-    took = f": about {max(1, round(seconds / 60))} min of work" if seconds else ""
-    return f"Sweep {planned[-1].name}: {len(points)} points of {points[0].name} in profile {points[0].profile}{took}."
 
 
 # Snakemake
@@ -395,7 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     notebooks = parameters.named(request.profile, request.notebooks)
     planned = jobs.of_sweep(request.profile, request.sweep) if request.sweep else jobs.of(request.profile, notebooks)
-    print(_sweep_line(planned) if request.sweep else cost_line(request.profile, notebooks), flush=True)
+    print(costs.of_sweep(planned) if request.sweep else costs.of_profile(request.profile, notebooks), flush=True)
     try:
         return (dry_run if request.dry else run)(request, notebooks, planned)
     except OSError as error:

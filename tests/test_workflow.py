@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helpers import jobs, parameters, workflow
+from helpers import costs, jobs, parameters, workflow
 
 RAN = re.compile(r"^\[(\d+) of (\d+)\] (.+?) (done|FAILED)", re.M)
 
@@ -54,7 +54,7 @@ def test_cores_are_ours_unless_the_reader_or_a_cluster_says():
 
 
 def test_the_cost_is_said_in_one_line():
-    line = workflow.cost_line("digits", ["01_energy_landscape"])
+    line = costs.of_profile("digits", ["01_energy_landscape"])
     facts = parameters.profile_facts("digits")
     assert "\n" not in line
     for said in (facts["title"], f"{facts['minutes']:g} minutes", "GB of memory", "no downloads", "for all notebooks"):
