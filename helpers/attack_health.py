@@ -27,6 +27,7 @@ __all__ = [
     "Attack",
     "Finding",
     "black_box",
+    "columns",
     "examine",
     "falls_with_epsilon",
     "gradients",
@@ -35,7 +36,6 @@ __all__ = [
     "of_evaluation",
     "of_named",
     "outputs_repeat",
-    "rows",
     "transfer",
     "zero_radius",
 ]
@@ -270,13 +270,21 @@ def examine(
 
 
 def of_named(
-    network: nn.Module, images: ImageSet, *, attack: str, epsilon: float, seed: int, batch_size: int, **options: Any
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    attack: str,
+    epsilon: float,
+    seed: int,
+    batch_size: int,
+    other: nn.Module | None = None,
+    **options: Any,
 ) -> dict[str, np.ndarray]:
     """`examine` an attack by its name (L∞, first success) at ε/2 and ε, and at 0.55, where nothing can stand.
 
-    PGD's step grows with the radius beyond ε. The black box is Square. `epsilon` is in the scale of [0, 1] images,
-    `options` are those of `attacks.run`. At ε = 0 only the network is examined. Returns the columns "check", "ok",
-    "message", one row for each finding.
+    PGD's step grows with the radius beyond ε. The black box is Square; `other` is a network to transfer from. `epsilon`
+    is in the scale of [0, 1] images, `options` are those of `attacks.run`. At ε = 0 only the network is examined.
+    Returns `columns`.
     """
     x, y = images.images(), images.labels
     given = {"norm": "linf", "returns": "first_success", "seed": seed, "index": images.index, "batch_size": batch_size}
@@ -293,15 +301,18 @@ def of_named(
     else:
         found = examine(
             network, x, y, attack=attacked, epsilons=[epsilon / 2, epsilon], large=GREY,
-            black=functools.partial(attacked, name="square"),
+            black=functools.partial(attacked, name="square"), other=other,
         )  # fmt: skip
-    table = rows(found)
-    return {name: np.array([row[name] for row in table]) for name in ("check", "ok", "message")}
+    return columns(found)
 
 
-def rows(findings: Sequence[Finding]) -> list[dict[str, object]]:
-    """One row for each finding, for a table."""
-    return [{"check": f.name, "ok": f.ok, "message": f.message} for f in findings]
+def columns(findings: Sequence[Finding]) -> dict[str, np.ndarray]:
+    """The findings as columns of a table, one entry for each: "check" and "message" (text), "ok" (bool)."""
+    return {
+        "check": np.array([finding.name for finding in findings], dtype=np.str_),
+        "ok": np.array([finding.ok for finding in findings], dtype=bool),
+        "message": np.array([finding.message for finding in findings], dtype=np.str_),
+    }
 
 
 def _signed_step(network: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
 from helpers import attack_health, attacks, autoattack, metrics, records, style, tables
 from helpers.data import ImageSet
@@ -25,7 +25,6 @@ from helpers.metrics import Estimate
 
 PGD, ENSEMBLE = "pgd_ce", "autoattack"
 VERDICTS, FINDINGS = ("image", "correct", "correct_adv"), ("check", "ok", "message")
-LARGE = 0.5  # L∞ radius within which every image can be made the same grey
 # Our recipe → its name, and our data set → its name, in params/published/ebm_robust_accuracy.csv.
 METHODS = {
     "madry": "SAT",
@@ -54,9 +53,10 @@ def pgd(
 ) -> dict[str, np.ndarray]:
     """PGD on cross-entropy (L∞, one uniform start, last iterate) on each image: image, correct, correct_adv, (N,)."""
     x, y = images.images(), images.labels
-    x_adv = _pgd(network, images, step_over_epsilon=step_size / epsilon, n_steps=n_steps, seed=seed, at=batch_size)(
-        x, y, epsilon
-    )
+    x_adv = attacks.run(
+        PGD, network, x, y, norm="linf", epsilon=epsilon, step_size=step_size, n_steps=n_steps, n_restarts=1,
+        returns="last", seed=seed, index=images.index, batch_size=batch_size,
+    )  # fmt: skip
     right = [metrics.predictions(network, points, batch_size=batch_size).argmax(1) == y.cpu() for points in (x, x_adv)]
     return {"image": images.index.cpu().numpy(), "correct": right[0].numpy(), "correct_adv": right[1].numpy()}
 
@@ -89,46 +89,8 @@ def ensemble(
         "correct": found.correct.numpy(),
         "correct_adv": found.robust.numpy(),
         "name": np.array("; ".join([found.name, *found.notes])),
-        **_findings(attack_health.of_evaluation(found)),
+        **attack_health.columns(attack_health.of_evaluation(found)),
     }
-
-
-def health(
-    network: nn.Module,
-    images: ImageSet,
-    *,
-    other: nn.Module | None,
-    epsilon: float,
-    step_size: float,
-    n_steps: int,
-    seed: int,
-    batch_size: int,
-) -> dict[str, np.ndarray]:
-    """`attack_health.examine` of `pgd` at ε/2, ε and 3ε/2, its step growing with the radius: check, ok, message.
-
-    `other` is a network from which attacks are transferred; None leaves that check out.
-    """
-    attack = _pgd(network, images, step_over_epsilon=step_size / epsilon, n_steps=n_steps, seed=seed, at=batch_size)
-    radii = [epsilon / 2, epsilon, min(1.5 * epsilon, LARGE)]
-    return _findings(
-        attack_health.examine(
-            network, images.images(), images.labels, attack=attack, epsilons=radii, large=LARGE, other=other
-        )
-    )
-
-
-def _pgd(
-    network: nn.Module, images: ImageSet, *, step_over_epsilon: float, n_steps: int, seed: int, at: int
-) -> attack_health.Attack:
-    """The attack of the table as a function of images, labels and radius."""
-
-    def attack(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
-        return attacks.run(
-            PGD, network, x, y, norm="linf", epsilon=epsilon, step_size=step_over_epsilon * epsilon, n_steps=n_steps,
-            returns="last", n_restarts=1, seed=seed, index=images.index, batch_size=at,
-        )  # fmt: skip
-
-    return attack
 
 
 def verdicts(found: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -137,7 +99,7 @@ def verdicts(found: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def findings(found: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """check, ok and message of what `health` or `ensemble` found, as a frame."""
+    """check, ok and message of what `attack_health.of_named` or `ensemble` found, as a frame."""
     return pd.DataFrame({key: found[key] for key in FINDINGS})
 
 
@@ -148,15 +110,6 @@ def kind(called: str) -> str:
     ('reduced ensemble', 'AutoAttack standard')
     """
     return called.partition(";")[0].partition(" (")[0]
-
-
-def _findings(found: Sequence[attack_health.Finding]) -> dict[str, np.ndarray]:
-    rows = attack_health.rows(found)
-    return {
-        "check": np.array([row["check"] for row in rows], dtype=np.str_),
-        "ok": np.array([row["ok"] for row in rows], dtype=bool),
-        "message": np.array([row["message"] for row in rows], dtype=np.str_),
-    }
 
 
 # Methods, over seeds

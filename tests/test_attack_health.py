@@ -53,7 +53,7 @@ def test_a_sound_network_and_attack_pass_every_check():
         "transfer",
     ]  # fmt: skip
     assert all(f.ok for f in found), [str(f) for f in found if not f.ok]
-    assert [row["ok"] for row in attack_health.rows(found)] == [True] * 8
+    assert attack_health.columns(found)["ok"].tolist() == [True] * 8
     assert all(isinstance(v, float) for f in found for v in f.numbers.values())
 
 

@@ -15,7 +15,7 @@ import torch
 from runs import Run
 from victims import convolutional, distances, linear
 
-from helpers import data, metrics, parts, records, robustness, tables
+from helpers import attack_health, data, metrics, parts, records, robustness, tables
 from helpers.parameters import ROOT
 
 BALL = {"seed": 0, "batch_size": 7}
@@ -62,16 +62,17 @@ def test_the_ensemble_is_at_least_as_strong_and_says_what_it_is(tmp_path):
 def test_health_tells_a_sound_attack_from_one_that_stands_still():
     network = convolutional(dtype=torch.float32)
     images = labelled(network)
-    steps = {**STEPS, "n_steps": 20}
-    good = robustness.findings(
-        robustness.health(network, images, other=linear(5, dtype=torch.float32), epsilon=EPSILON, **steps)
-    )
-    assert {"zero radius", "large radius", "transfer", "gradients"} <= set(good["check"])
+    given = {**STEPS, "n_steps": 20, "attack": robustness.PGD, "epsilon": EPSILON, "n_queries": 20}
+
+    def examined(network, **changes):
+        return robustness.findings(attack_health.of_named(network, images, **given, **changes))
+
+    good = examined(network, other=linear(5, dtype=torch.float32))
+    assert {"zero radius", "large radius", "transfer", "black box", "gradients"} <= set(good["check"])
     assert good["ok"].all(), good
-    alone = robustness.findings(robustness.health(network, images, other=None, epsilon=EPSILON, **steps))
+    alone = examined(network)
     assert set(good["check"]) - set(alone["check"]) == {"transfer"}
-    still = torch.nn.Sequential(network, Rounded())
-    bad = robustness.findings(robustness.health(still, images, other=None, epsilon=EPSILON, **steps)).set_index("check")
+    bad = examined(torch.nn.Sequential(network, Rounded())).set_index("check")
     assert not bad.loc["gradients", "ok"]
     findings = pd.concat([alone.assign(network="madry"), bad.reset_index().assign(network="mart")])
     wide, said = robustness.sickness(findings.reset_index(drop=True))
