@@ -1,7 +1,8 @@
-"""A trained network by name and seed: from the cache, from foreign weights, or trained now.
+"""A trained network by name and seed: from the cache, from the repository, from foreign weights, or trained now.
 
     python -m helpers.zoo list [profile]
     python -m helpers.zoo train <profile> <name> [--seed k]
+    python -m helpers.zoo ship  <profile> <name> [--seed k]    into the repository, rounded to bfloat16
 
 A recipe of networks.yaml and a seed have one folder, named by their hash, that holds weights.safetensors,
 history.json and .npz, and card.json, which is written last: a folder with a card is finished. Before use every file
@@ -26,7 +27,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from helpers import checkpoints, context, data, files, foreign, metrics, models, parameters, removal, train
+from helpers import checkpoints, context, data, files, foreign, metrics, models, parameters, removal, shipped, train
 from helpers import history as histories
 from helpers.checkpoints import say
 from helpers.foreign import wrap
@@ -36,7 +37,7 @@ from helpers.provenance import provenance
 
 __all__ = ["card", "dataset", "get", "histories_of", "history", "main", "seeds", "wrap"]
 
-CARD, WEIGHTS, LOCK = "card.json", "weights.safetensors", "lock"
+CARD, WEIGHTS, LOCK = shipped.CARD, shipped.WEIGHTS, "lock"
 CARD_STEPS = 20  # PGD on the card: 20 steps, as paper 1 evaluates
 BALL = ("attack_norm", "epsilon_255", "epsilon_l2", "step_size_255", "step_size_l2")
 BATCH = 500
@@ -48,8 +49,9 @@ BATCH = 500
 def get(name: str, *, profile: str, seed: int = 0, device: torch.device | str = "cpu") -> models.Network:
     """The network `name` of params/<profile>/networks.yaml, in eval mode on `device`.
 
-    Trained networks come from the cache; where there is none they are trained on the spot (on CUDA where there is
-    one), going on from the last checkpoint, while other processes that want the same network wait. Foreign ones are
+    Trained networks come from the cache, or from those that the repository ships; where there is none they are trained
+    on the spot (on CUDA where there is one), going on from the last checkpoint, while other processes that want the
+    same network wait. Foreign ones are
     loaded from their file, checked by SHA-256. Raises ParameterError for an unknown name, ValueError for a seed that
     the recipe does not list, and what data and weights that are missing raise.
     """
@@ -151,7 +153,8 @@ def _ensure(recipe: Recipe, seed: int) -> tuple[dict[str, Any], models.Network]:
             aside = [checkpoints.set_aside(folder / n) for n in (CARD, WEIGHTS, *histories.FILES)]
             say(f"{damage}. Set aside as {', '.join(a.name for a in aside if a)}; made again.")
         if found is None:
-            _make(recipe, seed)
+            if not shipped.adopt(recipe, seed):
+                _make(recipe, seed)
             found = _ready(recipe, seed)
     assert found is not None
     return found  # type: ignore[return-value]
@@ -263,6 +266,18 @@ def _progress(recipe: Recipe, seed: int) -> Iterator[train.Callback]:
         yield show
 
 
+def ship(name: str, *, profile: str, seed: int) -> Path:
+    """Put a trained network into the repository (`helpers.shipped`): weights in bfloat16, measured once rounded."""
+    recipe = _recipe(name, profile=profile, seed=seed)
+    if recipe.entry["source"] != "train":
+        raise ValueError(f"expected a network trained here, got {name}, whose source is {recipe.entry['source']}")
+    facts, network = _ensure(recipe, seed)
+    state = shipped.rounded(network)
+    train.fill(network, state)
+    accuracy = _accuracies(network, train.dataset(recipe.entry, "test"), entry=recipe.entry, seed=seed)
+    return shipped.write(recipe, seed, state=state, card={**facts, "accuracy": accuracy})
+
+
 # ---- command line ----
 
 
@@ -285,14 +300,18 @@ def _estimate(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`list` the networks or `train` one (all its seeds without --seed); returns the exit code."""
+    """`list` the networks, `train` or `ship` one (all its seeds without --seed); returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m helpers.zoo", description="Networks by name.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list").add_argument("profile", nargs="?")
-    one = commands.add_parser("train", help="make a network that is not there yet; finished ones are only checked")
-    one.add_argument("profile")
-    one.add_argument("name")
-    one.add_argument("--seed", type=int, default=None)
+    for command, meaning in (
+        ("train", "make a network that is not there yet; finished ones are only checked"),
+        ("ship", "put a network into the repository, in bfloat16, with its card"),
+    ):
+        one = commands.add_parser(command, help=meaning)
+        one.add_argument("profile")
+        one.add_argument("name")
+        one.add_argument("--seed", type=int, default=None)
     options = parser.parse_args(arguments)
     try:
         if options.command == "list":
@@ -302,6 +321,8 @@ def main(arguments: list[str] | None = None) -> int:
         context.setup(SimpleNamespace(profile=options.profile))
         for seed in wanted if options.seed is None else (options.seed,):
             say(_line(card(options.name, profile=options.profile, seed=seed)))
+            if options.command == "ship":
+                say(f"shipped in {ship(options.name, profile=options.profile, seed=seed)}")
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"helpers.zoo: {error}", file=sys.stderr)
         return 2 if isinstance(error, parameters.ParameterError) else 1
