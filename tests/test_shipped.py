@@ -1,4 +1,4 @@
-"""Networks that come with the repository: stored rounded, measured rounded, used only for the recipe of their training."""
+"""Networks that come with the repository: stored and measured rounded, used only for the recipe of their training."""
 
 import json
 import shutil
