@@ -1,0 +1,167 @@
+"""The numbers of an ablation of image generation: one row for each case and sample set, and what a reader is told.
+
+    ablation, setting, network, seed | the knobs (NaN: not taken), then a column for each metric
+
+A case's number is the mean over its sample sets with Student's interval. Sets of one seed share starts and noise over
+all settings, so a difference of two settings is taken set by set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pandas as pd
+
+from helpers import metrics, parameters, records, style, tables
+from helpers.ablations import Case, Setting, named
+from helpers.evidence import with_width
+from helpers.image_quality import MIN_SETS
+from helpers.metrics import Estimate
+
+PICTURES = "pictures"  # what `setting_runs.measure` keeps besides numbers
+KNOBS = tuple(field.name for field in fields(Setting))
+WORDS = ("initialiser", "energy", "gradient", "stop")  # knobs that are texts, which every setting has
+REAL_START = "images"  # starts from real images: compared, and never chosen
+FRECHET = "frechet_distance"
+LOWER = (FRECHET, "kid")  # metrics of which less is better; those of which more is
+HIGHER = ("precision", "recall", "agreement")
+
+
+def sets(
+    cases: Sequence[Case], measured: Mapping[tuple[str, int], Mapping[str, np.ndarray]], *, network: str
+) -> pd.DataFrame:
+    """One row for each case and sample set; `measured` has what `setting_runs.measure` returned by (key, seed)."""
+    rows = []
+    for case in cases:
+        for (key, seed), found in measured.items():
+            if key == case.setting.key:
+                knobs = {name: math.nan if value is None else value for name, value in asdict(case.setting).items()}
+                numbers = {name: float(value) for name, value in found.items() if name != PICTURES}
+                head = {"ablation": case.ablation, "setting": key, "network": network, "seed": seed}
+                rows.append({**head, **knobs, **numbers})
+    return pd.DataFrame(rows)
+
+
+def measured_metrics(frame: pd.DataFrame) -> list[str]:
+    """The metrics of a frame of `sets`, in its order."""
+    known = parameters.metrics()
+    return [str(column) for column in frame.columns if column in known and column not in KNOBS]
+
+
+def estimate(values: Sequence[float] | np.ndarray, metric: str, *, n: int, dimension: int) -> Estimate:
+    """Mean over sample sets of `n` images with Student's interval, cut at 0 and 100 where it is a percentage.
+
+    None for fewer than three sets, and for a Fréchet distance of fewer images than twice the feature's `dimension`.
+
+    >>> print(estimate([1.0, 2.0, 3.0], "kid", n=200, dimension=96))
+    2.0 [-0.5, 4.5]
+    >>> print(estimate([1.0, 2.0, 3.0], "frechet_distance", n=100, dimension=96))
+    2
+    """
+    found = metrics.student_t(values)
+    if len(values) < MIN_SETS or (metric == FRECHET and n < 2 * dimension):
+        return replace(found, low=math.nan, high=math.nan, kind="none")
+    share = parameters.metrics()[metric].unit == "%"
+    found = with_width(found, n, share=share)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0)) if share else found
+
+
+def summary(
+    cases: Sequence[Case], frame: pd.DataFrame, *, n: int, dimension: int, **place: str
+) -> list[records.Scalar]:
+    """Scalars for a record: each metric of each case over its sample sets; `place` is where all of them hold."""
+    rows = []
+    for case in cases:
+        own = frame[(frame["ablation"] == case.ablation) & (frame["setting"] == case.setting.key)]
+        seeds = [int(seed) for seed in own["seed"]]
+        for metric in measured_metrics(frame):
+            found = estimate(own[metric].to_numpy(), metric, n=n, dimension=dimension)
+            rows.append(records.scalar(metric, found, n=n, seeds=seeds, **case.place, **place))
+    return rows
+
+
+def of_real(found: Sequence[Mapping[str, float]], *, n: int, dimension: int, **place: str) -> list[records.Scalar]:
+    """Scalars of sets of real images that were scored as the made ones are, for comparison."""
+    return [
+        records.scalar(metric, estimate([one[metric] for one in found], metric, n=n, dimension=dimension), n=n, **place)
+        for metric in found[0]
+    ]
+
+
+# What is chosen
+
+
+def best(cases: Sequence[Case], frame: pd.DataFrame, *, metric: str) -> Case:
+    """The case of the lowest mean `metric`, the first of equal ones; a start from real images is not eligible."""
+    if metric not in LOWER:
+        raise ValueError(f"selected_by: expected one of {', '.join(LOWER)}, of which less is better, got {metric!r}")
+    if metric not in frame:
+        raise ValueError(f"selected_by: expected one of {', '.join(measured_metrics(frame))}, got {metric!r}")
+    eligible = [case for case in cases if case.setting.initialiser != REAL_START]
+    if not eligible:
+        raise ValueError("expected a setting that does not start from real images, got none")
+    means = frame.groupby("setting")[metric].mean()
+    return min(eligible, key=lambda case: float(means[case.setting.key]))
+
+
+# For a reader
+
+
+def table(scalars: pd.DataFrame) -> pd.DataFrame:
+    """A record of `summary` as a table: one row for each case, one column for each metric, with intervals."""
+    wide = tables.wide(scalars, rows=["ablation", "case"], metrics=list(dict.fromkeys(scalars["metric"])))
+    return wide.assign(ablation=wide["ablation"].map(style.label))
+
+
+def tidy(scalars: pd.DataFrame) -> pd.DataFrame:
+    """A record of `summary` with one row for each number: ablation, knobs, metric, value, low, high, n, seeds."""
+    knobs = [knob for knob in KNOBS if knob in scalars]
+    columns = ["ablation", "case", *knobs, "metric", "value", "low", "high", "interval_kind", "n", "seeds"]
+    seeds = [" ".join(map(str, one)) if isinstance(one, list) else None for one in scalars["seeds"]]
+    found = scalars.assign(seeds=seeds)[columns].astype(object)
+    return found.where(found.notna(), None)
+
+
+def against(frame: pd.DataFrame, case: Case, other: Case, metric: str) -> Estimate:
+    """The metric of a case less that of another, set by set, with Student's interval over the sets."""
+    values = []
+    for one in (case, other):
+        own = frame[(frame["ablation"] == one.ablation) & (frame["setting"] == one.setting.key)]
+        values.append(own.set_index("seed")[metric])
+    difference = (values[0] - values[1]).to_numpy()
+    return with_width(metrics.student_t(difference), None, share=False)
+
+
+def verdict(found: Estimate, metric: str) -> str:
+    """What a difference says.
+
+    >>> verdict(Estimate(-2.0, -3.0, -1.0, n=3, kind="student_t"), "kid")
+    'better'
+    >>> verdict(Estimate(2.0, 1.0, 3.0, n=3, kind="student_t"), "diversity")
+    'more'
+    """
+    if math.isnan(found.low) or found.low <= 0 <= found.high:
+        return "not told apart"
+    if metric in HIGHER or metric in LOWER:
+        return "better" if (found.value > 0) == (metric in HIGHER) else "worse"
+    return "more" if found.value > 0 else "less"
+
+
+def reading(cases: Sequence[Case], frame: pd.DataFrame, ablation: str, *, shown: Sequence[str]) -> str:
+    """Each case of an ablation against its first, the base setting, a line each."""
+    first, *others = [case for case in cases if case.ablation == ablation]
+    lines = []
+    for case in others:
+        said = []
+        for metric in shown:
+            found = against(frame, case, first, metric)
+            said.append(f"{style.label(metric)} {_signed(found)} ({verdict(found, metric)})")
+        lines.append(f"{named(case)} − {named(first)}: " + "; ".join(said))
+    return "\n".join(lines) or f"{named(first)} alone"
+
+
+def _signed(found: Estimate) -> str:
+    return ("+" if found.value > 0 else "") + str(found)
