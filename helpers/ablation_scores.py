@@ -11,21 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from helpers import metrics, parameters, records, style, tables
+from helpers import files, metrics, parameters, records, style, tables
 from helpers.ablations import Case, Setting, named
 from helpers.evidence import with_width
 from helpers.image_quality import MIN_SETS
 from helpers.metrics import Estimate
+from helpers.setting_runs import DIMENSION, FRECHET
+
+if TYPE_CHECKING:
+    from helpers.parameters import Parameters
 
 PICTURES = "pictures"  # what `setting_runs.measure` keeps besides numbers
 KNOBS = tuple(field.name for field in fields(Setting))
-WORDS = ("initialiser", "energy", "gradient", "stop")  # knobs that are texts, which every setting has
 REAL_START = "images"  # starts from real images: compared, and never chosen
-FRECHET = "frechet_distance"
 LOWER = (FRECHET, "kid")  # metrics of which less is better; those of which more is
 HIGHER = ("precision", "recall", "agreement")
 
@@ -69,11 +73,10 @@ def estimate(values: Sequence[float] | np.ndarray, metric: str, *, n: int, dimen
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0)) if share else found
 
 
-def summary(
-    cases: Sequence[Case], frame: pd.DataFrame, *, n: int, dimension: int, **place: str
-) -> list[records.Scalar]:
-    """Scalars for a record: each metric of each case over its sample sets; `place` is where all of them hold."""
+def summary(cases: Sequence[Case], frame: pd.DataFrame, *, n: int, **place: str) -> list[records.Scalar]:
+    """Scalars for a record: each metric of each case over its sample sets of `n` images; `place` holds for all."""
     rows = []
+    dimension = int(frame[DIMENSION].iloc[0])
     for case in cases:
         own = frame[(frame["ablation"] == case.ablation) & (frame["setting"] == case.setting.key)]
         seeds = [int(seed) for seed in own["seed"]]
@@ -83,12 +86,32 @@ def summary(
     return rows
 
 
-def of_real(found: Sequence[Mapping[str, float]], *, n: int, dimension: int, **place: str) -> list[records.Scalar]:
-    """Scalars of sets of real images that were scored as the made ones are, for comparison."""
-    return [
-        records.scalar(metric, estimate([one[metric] for one in found], metric, n=n, dimension=dimension), n=n, **place)
-        for metric in found[0]
-    ]
+def of_real(found: Sequence[Mapping[str, float]], *, n: int, **place: str) -> list[records.Scalar]:
+    """Scalars of sets of `n` real images, scored as made ones are (`setting_runs.score`), for comparison."""
+    rows = []
+    place = {"ablation": "real", "case": "training images", **place}
+    for metric in (name for name in found[0] if name != DIMENSION):
+        values = [one[metric] for one in found]
+        mean = estimate(values, metric, n=n, dimension=int(found[0][DIMENSION]))
+        rows.append(records.scalar(metric, mean, n=n, **place))
+    return rows
+
+
+# What a figure shows: ablations of one number, the knob and the label of its axis; and measures beside each other.
+AXES = {
+    "momentum": ("momentum", "momentum ζ"),
+    "step_size": ("step_size", "step size α"),
+    "n_steps": ("n_steps", "steps"),
+    "noise": ("noise_std", "noise σ (pixel range)"),
+}
+CHOICES = ("initialiser", "energy", "gradient", "stop")  # ablations of a name
+SELECTED, FRESH = "selected", "fresh"  # protocols: the number that chose, and that of new images
+
+
+def shown(selected_by: str) -> dict[str, str]:
+    """Metric → title: the score that chooses, then what stands beside it in every figure."""
+    measures = ("agreement", "diversity", "saturation")
+    return {selected_by: style.label(selected_by), **{name: style.label(name) for name in measures}}
 
 
 # What is chosen
@@ -123,6 +146,23 @@ def tidy(scalars: pd.DataFrame) -> pd.DataFrame:
     seeds = [" ".join(map(str, one)) if isinstance(one, list) else None for one in scalars["seeds"]]
     found = scalars.assign(seeds=seeds)[columns].astype(object)
     return found.where(found.notna(), None)
+
+
+def best_table(scalars: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """The chosen and the base setting, and real images, one row each; a column for each metric and protocol."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in scalars[scalars["metric"].isin(list(metrics))].to_dict("records"):
+        cells = lines.setdefault(str(row["ablation"]), {"": style.label(row["ablation"]), "setting": row["case"]})
+        low, high = (None if pd.isna(row[end]) else float(row[end]) for end in ("low", "high"))
+        cells[f"{style.label(row['metric'])}, {row['protocol']}"] = tables.Interval(row["value"], low, high)
+    return pd.DataFrame(list(lines.values()), dtype=object)
+
+
+def save_tidy(p: Parameters, record: records.Record) -> Path:
+    """Write `tidy` of a record as settings_tidy.csv beside it, and return where it is."""
+    path = p.folder / f"{record.name}_tidy.csv"
+    files.write_text(path, tables.as_csv(tidy(record.scalars)))
+    return path
 
 
 def against(frame: pd.DataFrame, case: Case, other: Case, metric: str) -> Estimate:
@@ -165,3 +205,15 @@ def reading(cases: Sequence[Case], frame: pd.DataFrame, ablation: str, *, shown:
 
 def _signed(found: Estimate) -> str:
     return ("+" if found.value > 0 else "") + str(found)
+
+
+def told(frames: Mapping[str, pd.DataFrame], final: Sequence[Case], *, metric: str, n_settings: int) -> str:
+    """The chosen setting against the base setting under both protocols, and what choosing is worth on new images."""
+    chosen, base = final
+    lines = [f"Chosen by {style.label(metric)} among {n_settings} settings: {named(chosen)}"]
+    for protocol, frame in frames.items():
+        found = against(frame, chosen, base, metric)
+        lines.append(
+            f"{protocol}: {style.label(metric)} {_signed(found)} against the base setting ({verdict(found, metric)})"
+        )
+    return "\n".join(lines)

@@ -133,6 +133,12 @@ def cases(values: Mapping[str, Any]) -> list[Case]:
     return found
 
 
+def final(chosen: Case, cases: Iterable[Case]) -> list[Case]:
+    """The chosen case and, after it, the base setting that its ablation started from; each as a case of its own."""
+    first = next(case for case in cases if case.ablation == chosen.ablation)
+    return [Case("chosen", chosen.setting, chosen.varied), Case("base", first.setting, chosen.varied)]
+
+
 def settings(found: Iterable[Case]) -> dict[str, Setting]:
     """Key → setting, each once."""
     return {case.setting.key: case.setting for case in found}

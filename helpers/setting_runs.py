@@ -1,7 +1,7 @@
 """One setting of an ablation with one network: a sample set is generated and scored, and a few images kept to look at.
 
-Sample set k comes from the network of seed k, with images of its own (`plan`), so that sets are independent. Settings
-share starts' draws and noise image by image, so that they are compared in pairs.
+Sample sets are those of `sample_sets`: set k comes from the network of seed k, with images of its own, so that sets are
+independent. Settings share the draws of starts and noise image by image, so that they are compared in pairs.
 """
 
 from __future__ import annotations
@@ -14,22 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, generation, image_quality, initialisers, likeness
+from helpers import generation, image_quality, initialisers, likeness
 from helpers.ablations import Setting
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 
 FAMILIES = ("frechet", "kid", "precision_recall")
+DIMENSION = "dimension"  # of the feature, beside the scores
 FRECHET = "frechet_distance"  # of whatever extractor, which stands beside it
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Which images a sample set has: classes y (N,) int64, each as often, and index (N,) int64, the images' names."""
-
-    y: Tensor
-    index: Tensor
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +35,14 @@ class Jury:
     seed: int
 
 
-def plan(*, n: int, num_classes: int, number: int, seed: int, device: torch.device | str = "cpu") -> Plan:
-    """Sample set `number` of `n` images, class after class in turn; no two sets share an index.
-
-    >>> plan(n=4, num_classes=2, number=3, seed=0).y.tolist(), plan(n=4, num_classes=2, number=3, seed=0).index.tolist()
-    ([0, 1, 0, 1], [12, 13, 14, 15])
-    """
-    checks.count(number, "number")
-    if n % num_classes:
-        raise ValueError(f"n_generated: expected a multiple of the {num_classes} classes, got {n}")
-    rows = torch.arange(n, device=device)
-    return Plan(rows % num_classes, rows + number * n, seed)
-
-
 def shown_rows(y: Tensor, classes: Sequence[int], *, n_each: int) -> Tensor:
     """Rows of the first `n_each` images of each of `classes`, class after class, (len(classes) · n_each,)."""
     return torch.cat([(y == k).nonzero().flatten()[:n_each] for k in classes]).cpu()
+
+
+def fitted(setting: Setting, training: ImageSet, *, folder: Path | None) -> initialisers.Start:
+    """The setting's start, fitted to training images once: `folder` keeps the fit."""
+    return initialisers.fit(setting.initialiser, training, folder=folder, **setting.start)
 
 
 def targets(network: nn.Module, images: ImageSet, setting: Setting, *, batch_size: int) -> Tensor | None:
@@ -71,27 +55,29 @@ def targets(network: nn.Module, images: ImageSet, setting: Setting, *, batch_siz
 def measure(
     *,
     network: nn.Module,
-    training: ImageSet,
+    start: initialisers.Start,
     setting: Setting,
-    plan: Plan,
+    training: ImageSet,
+    y: Tensor,
+    index: Tensor,
+    seed: int,
     jury: Jury,
     shown: Tensor,
     batch_size: int,
     folder: Path,
 ) -> dict[str, np.ndarray]:
     """One sample set of a setting and its scores: numbers by metric (params/schema.yaml), and `pictures` (P, C, H, W)
-    uint8, the images at the rows `shown`. Starts are fitted to `training`, whose class means are the stop's targets.
-
-    `folder` keeps finished batches, for parts.compute_in_folder.
+    uint8, the images at the rows `shown`. `start` is the setting's, `training` the images whose class means are the
+    energies at which its chains stop; `seed` that of start and noise. `folder` keeps finished
+    batches, for parts.compute_in_folder.
     """
-    start = initialisers.fit(setting.initialiser, training, folder=None, **setting.start)
     made = generation.generate(
-        network, start, y=plan.y, index=plan.index, seed=plan.seed, energy=setting.energy,
+        network, start, y=y, index=index, seed=seed, energy=setting.energy,
         step_size=setting.step_size, momentum=setting.momentum, noise_std=setting.noise_std, n_steps=setting.n_steps,
         gradient=setting.gradient, stop=setting.stop, tolerance=setting.energy_tolerance,  # type: ignore[arg-type]
         targets=targets(network, training, setting, batch_size=batch_size), batch_size=batch_size, folder=folder,
     )  # fmt: skip
-    found = score(made.images, plan.y, jury=jury, made_by=network, batch_size=batch_size)
+    found = score(made.images, y, jury=jury, made_by=network, batch_size=batch_size)
     found |= {"joint_energy": float(made.joint.mean()), "steps_taken": float(made.n_steps_taken.mean())}
     return {name: np.array(value) for name, value in found.items()} | {"pictures": made.images[shown.numpy()]}
 
@@ -107,10 +93,18 @@ def score(
     found = {FRECHET if name == image_quality.frechet_name(whole.protocol) else name: one.value
              for name, one in whole.estimates.items()}  # fmt: skip
     agreed = likeness.agreement(jury.judge, images, y, made_by=made_by, batch_size=batch_size)
-    apart = likeness.diversity(images, y, jury.reference, extractor=jury.extractor, feature=jury.feature,
-                               batch_size=batch_size)  # fmt: skip
+    apart = likeness.diversity(images, y, jury.reference, extractor=None, feature=None, batch_size=batch_size)
     found |= {"agreement": agreed.overall.value, "diversity": apart.overall.value}
-    return found | {"saturation": saturation(images), "contrast": contrast(images)}
+    found |= {"saturation": saturation(images), "contrast": contrast(images)}
+    return found | {DIMENSION: whole.protocol.dimension}
+
+
+def real_sets(images: ImageSet, *, n: int, n_sets: int) -> list[ImageSet]:
+    """Disjoint sets of `n` real images, each class as often, to be scored as made ones are."""
+    each = n // images.num_classes
+    chosen = images.per_class(each * n_sets)
+    rows = torch.arange(len(chosen)).reshape(images.num_classes, n_sets, each)
+    return [chosen.subset(rows[:, number].flatten()) for number in range(n_sets)]
 
 
 def saturation(images: np.ndarray | Tensor) -> float:
