@@ -1,0 +1,212 @@
+"""What sets of generated images came to: one row for each set, means with intervals over sets, and what they say.
+
+    network, start, sampler, seed | n_images, extractor, feature, reference, frechet_distance, kid, precision, …
+
+`seed` is the number of the sample set, which is the network's seed where it has as many. In the frame every Fréchet
+distance stands under one name, as the claims ask for it, with its extractor beside it; the scalars and the tables name
+it by its protocol (FID, FID-64, FD (judge …)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers import image_quality, metrics, records, sample_sets, style, tables
+from helpers.image_quality import Protocol
+from helpers.metrics import Estimate
+from helpers.parameters import ROOT
+from helpers.sample_sets import Place
+
+Piece = Mapping[str, np.ndarray]
+Pieces = Mapping[tuple[Place, int], Piece]
+KEYS = ("network", "start", "sampler")
+SAID = {
+    "start_only": "start alone",
+    "plain": "plain SGLD",
+    "momentum": "with momentum",
+    "long_step": "longer step",
+}
+OWN = ("class_agreement", "diversity", "moved_distance", "joint_energy", "energy", "seconds_per_image")
+
+
+def way(start: str, sampler: str) -> str:
+    """A start and a sampler in words.
+
+    >>> way("class_pca", "momentum"), way("uniform", "start_only")
+    ('class PCA, with momentum', 'uniform noise, start alone')
+    """
+    return f"{style.label(start)}, {SAID[sampler]}"
+
+
+# For the records
+
+
+def frame(pieces: Pieces) -> pd.DataFrame:
+    """One row for each set; times are left out, since they differ from run to run."""
+    rows = []
+    for (place, number), piece in pieces.items():
+        found = sample_sets.scores_of(piece)
+        p = found.protocol
+        values = {name: one.value for name, one in found.estimates.items()}
+        values["frechet_distance"] = values.pop(image_quality.frechet_name(p))
+        own = {name: value for name, value in _own(piece).items() if name != "seconds_per_image"}
+        about = {"n_images": p.n, "extractor": p.extractor, "feature": p.feature, "reference": p.reference}
+        where = {"network": place.network, "start": place.start, "sampler": place.sampler, "seed": number}
+        rows.append(where | about | values | own)
+    return pd.DataFrame(rows)
+
+
+def _own(piece: Piece) -> dict[str, float]:
+    """What a set is measured by besides its scores."""
+    return {
+        "class_agreement": 100 * float(piece["agrees"].mean()),
+        "diversity": sample_sets.diversity_of(piece).value,
+        "moved_distance": float(piece["moved"].mean()),
+        "joint_energy": float(piece["joint"].mean()),
+        "energy": float(piece["marginal"].mean()),
+        "seconds_per_image": float(piece["seconds"]) / len(piece["agrees"]),
+    }
+
+
+def _by_place(pieces: Pieces) -> dict[Place, list[Piece]]:
+    found: dict[Place, list[Piece]] = {}
+    for (place, _), piece in pieces.items():
+        found.setdefault(place, []).append(piece)
+    return found
+
+
+def summary(pieces: Pieces) -> list[records.Scalar]:
+    """Scalars for a record: of each network, start and sampler the mean over its sets with Student's t interval."""
+    rows = []
+    for place, several in _by_place(pieces).items():
+        where = {"network": place.network, "start": place.start, "sampler": place.sampler}
+        numbers = [number for one, number in pieces if one == place]
+        found = image_quality.over_sets([sample_sets.scores_of(piece) for piece in several])
+        rows += found.scalars(seeds=numbers, **where)
+        each = [_own(piece) for piece in several]
+        for name in OWN:
+            share = name == "class_agreement"
+            estimate = over_sets([one[name] for one in each], share=share)
+            rows.append(records.scalar(name, estimate, n=found.protocol.n, seeds=numbers, sets=len(several), **where))
+    return rows
+
+
+def over_sets(values: Sequence[float], *, share: bool = False) -> Estimate:
+    """The mean over sets with Student's t interval, none for fewer than three; a share's is cut at 0 and 100.
+
+    >>> print(over_sets([99.0, 100.0, 100.0], share=True))
+    99.7 [98.2, 100.0]
+    """
+    found = metrics.student_t(values)
+    if len(values) < image_quality.MIN_SETS:
+        return replace(found, low=float("nan"), high=float("nan"), kind="none")
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0)) if share else found
+
+
+def protocol(pieces: Pieces) -> Protocol:
+    """The one protocol of all sets; ValueError where they differ in it."""
+    return image_quality.same_protocol({f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()})
+
+
+# For a reader
+
+
+def headers(protocol: Protocol) -> dict[str, str]:
+    """What the columns of `table` are called: each score with its extractor, our own measures with their unit."""
+    scores = (image_quality.frechet_name(protocol), "kid", "inception_score", "precision", "recall")
+    units = {"precision": " (%)", "recall": " (%)"}
+    named = {name: image_quality.title(name, protocol) + units.get(name, "") for name in scores}
+    return named | {
+        "class_agreement": "class agreement (%)",
+        "diversity": "diversity",
+        "moved_distance": "moved (L2)",
+        "seconds_per_image": "s per image",
+    }
+
+
+def table(scalars: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
+    """A record of `summary`: one row for each network, start and sampler; LPIPS, which is not run, says so."""
+    named = headers(protocol)
+    found = tables.wide(scalars, rows=KEYS, metrics=list(named))
+    found["network"] = found["network"].map(style.label)
+    found["start"] = found["start"].map(style.label)
+    found["sampler"] = found["sampler"].map(SAID)
+    return found.rename(columns=named).assign(LPIPS="not run")
+
+
+def beside_published(scalars: pd.DataFrame, protocol: Protocol, *, place: Place) -> pd.DataFrame:
+    """Published IS and FID of classifiers that generate, on CIFAR-10, and ours of `place` in columns of its own.
+
+    They are comparable only where ours are Inception's at 2048 features against CIFAR-10's training images.
+    """
+    theirs = pd.read_csv(ROOT / "params" / "published" / "generation.csv")
+    theirs = theirs[~theirs["trust"].isin(list(tables.UNCERTAIN))]
+    out = pd.DataFrame(
+        {
+            "model": theirs["model"],
+            "trained to generate": theirs["generative_training"],
+            "IS, published": theirs["IS"],
+            "FID, published": theirs["FID"],
+            "source": theirs["source"],
+            "trust": theirs["trust"],
+        },
+        dtype=object,
+    )
+    names = {name: f"{title}, ours" for name, title in headers(protocol).items()}
+    own = scalars[(scalars[list(KEYS)] == [place.network, place.start, place.sampler]).all(axis=1)]
+    line: dict[str, Any] = {"model": f"ours: {style.label(place.network)}, {way(place.start, place.sampler)}"}
+    line |= {"trained to generate": "no"}
+    for name in ("inception_score", image_quality.frechet_name(protocol)):
+        line[names[name]] = interval(own[own["metric"] == name].to_dict("records")[0])
+    return pd.concat([out, pd.DataFrame([line], dtype=object)], ignore_index=True)
+
+
+def comparable(protocol: Protocol) -> bool:
+    """Whether published IS and FID on CIFAR-10 are of the same kind as scores of this protocol."""
+    return protocol.official and protocol.feature == "2048" and protocol.reference == "cifar10/train"
+
+
+def interval(row: Mapping[Any, Any]) -> tables.Interval:
+    """A scalar of a record with its interval, as tables print it."""
+    low, high = (None if row[end] is None or pd.isna(row[end]) else float(row[end]) for end in ("low", "high"))
+    return tables.Interval(float(row["value"]), low, high)
+
+
+def dots(scalars: pd.DataFrame) -> pd.DataFrame:
+    """A record of `summary` for `plots.interval_dots`: columns `way` and `measure`; a Fréchet distance under that name."""
+    named = scalars["metric"].str.replace(r"^fid(_\d+)?$", "frechet_distance", regex=True)
+    ways = [way(start, sampler) for start, sampler in zip(scalars["start"], scalars["sampler"], strict=True)]
+    return scalars.assign(measure=named, way=ways)
+
+
+def of_sets(sets: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """The frame of sets for the small marks of `plots.interval_dots`: one row for each set and measure."""
+    ways = [way(start, sampler) for start, sampler in zip(sets["start"], sets["sampler"], strict=True)]
+    long = sets.assign(way=ways).melt(id_vars=[*KEYS, "way", "seed"], value_vars=list(measures), var_name="measure")
+    return long.reset_index(drop=True)
+
+
+def reading(
+    sets: pd.DataFrame, metric: str, *, over: str, values: Sequence[str], **where: str
+) -> str:
+    """Each of `values` of the column `over` beside the next, set by set: a line with the difference and its interval.
+
+    `where` says which of the other rows are meant. Pairs are sets of one number: the same seed of the network, the
+    same noise.
+    """
+    chosen = sets[np.logical_and.reduce([sets[key] == value for key, value in where.items()])]
+    by = {value: chosen[chosen[over] == value].set_index("seed")[metric] for value in values}
+    lines = []
+    for one, two in zip(values, values[1:], strict=False):
+        found = over_sets((by[one] - by[two]).to_list())
+        clear = found.kind != "none" and (found.low > 0 or found.high < 0)
+        said = ("higher" if found.value > 0 else "lower") if clear else "not told apart"
+        names = [SAID.get(value, style.label(value)) for value in (one, two)]
+        lines.append(f"{names[0]} − {names[1]}: {found}, {said} ({len(by[one])} sets)")
+    return "\n".join(lines)
+
