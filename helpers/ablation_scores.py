@@ -31,7 +31,7 @@ PICTURES = "pictures"  # what `setting_runs.measure` keeps besides numbers
 KNOBS = tuple(field.name for field in fields(Setting))
 REAL_START = "images"  # starts from real images: compared, and never chosen
 LOWER = (FRECHET, "kid")  # metrics of which less is better; those of which more is
-HIGHER = ("precision", "recall", "agreement")
+HIGHER = ("precision", "recall", "class_agreement")
 
 
 def sets(
@@ -110,7 +110,7 @@ SELECTED, FRESH = "selected", "fresh"  # protocols: the number that chose, and t
 
 def shown(selected_by: str) -> dict[str, str]:
     """Metric → title: the score that chooses, then what stands beside it in every figure."""
-    measures = ("agreement", "diversity", "saturation")
+    measures = ("class_agreement", "diversity", "saturation")
     return {selected_by: style.label(selected_by), **{name: style.label(name) for name in measures}}
 
 

@@ -94,7 +94,7 @@ def score(
              for name, one in whole.estimates.items()}  # fmt: skip
     agreed = likeness.agreement(jury.judge, images, y, made_by=made_by, batch_size=batch_size)
     apart = likeness.diversity(images, y, jury.reference, extractor=None, feature=None, batch_size=batch_size)
-    found |= {"agreement": agreed.overall.value, "diversity": apart.overall.value}
+    found |= {"class_agreement": agreed.overall.value, "diversity": apart.overall.value}
     found |= {"saturation": saturation(images), "contrast": contrast(images)}
     return found | {DIMENSION: whole.protocol.dimension}
 
