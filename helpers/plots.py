@@ -27,6 +27,7 @@ from helpers.chain_curves import energy_by_step as energy_by_step
 from helpers.dots import interval_dots as interval_dots
 from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
+from helpers.image_blocks import image_blocks as image_blocks
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
