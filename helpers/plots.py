@@ -28,6 +28,7 @@ from helpers.dots import interval_dots as interval_dots
 from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
 from helpers.heat_maps import heat_map as heat_map
+from helpers.image_blocks import image_blocks as image_blocks
 from helpers.interval_panels import interval_panels as interval_panels
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, extractors, generation, image_quality, initialisers, likeness, noise
+from helpers import checks, extractors, generation, image_quality, likeness, noise, starts
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 from helpers.image_quality import Protocol, Scores
@@ -30,11 +30,6 @@ KEPT = 1000  # first images of a set that are kept, for pictures and neighbours
 # How a chain goes on from its start: with `momentum` ζ it moves up to 1/(1 − ζ) times as far, which "long_step" does
 # without momentum; "start_only" takes no step.
 SAMPLERS = ("start_only", "plain", "momentum", "long_step")
-OPTIONS = {
-    "class_pca": ("retained_variance", "pca_spread"),
-    "local_class_pca": ("retained_variance", "pca_spread", "n_neighbours"),
-    "class_mean": ("start_noise_std",),
-}
 
 
 # What is made
@@ -99,17 +94,9 @@ def seed_of(number: int, seeds: Sequence[int]) -> int:
     return seeds[number % len(seeds)]
 
 
-def fitted(
-    names: Sequence[str], images: ImageSet, *, options: Mapping[str, Any], folder: Path | None
-) -> dict[str, initialisers.Start]:
-    """The starts `names`, fitted to training images; each takes of `options` those that it knows (OPTIONS)."""
-    return {
-        name: initialisers.fit(name, images, folder=folder, **{key: options[key] for key in OPTIONS.get(name, ())})
-        for name in names
-    }
-
-
-def extractor_of(judge: Extractor, *, kind: str, feature: str | None) -> tuple[Extractor, str]:
+def extractor_of(
+    judge: Extractor, *, kind: str, feature: str | None, device: torch.device | str
+) -> tuple[Extractor, str]:
     """The extractor of the scores and its feature: "judge", "inception", or "either".
 
     "inception" is downloaded once where INCEPTION_WEIGHTS names no file; "either" is Inception where that variable is
@@ -120,7 +107,9 @@ def extractor_of(judge: Extractor, *, kind: str, feature: str | None) -> tuple[E
         return judge, extractors.PENULTIMATE
     if feature is None:
         raise ValueError(f"expected a feature of Inception where the extractor is {kind!r}, got None")
-    return extractors.inception(download=kind == "inception"), feature
+    inception = extractors.inception(download=kind == "inception")
+    inception.module.to(device)
+    return inception, feature
 
 
 # One set
@@ -128,7 +117,7 @@ def extractor_of(judge: Extractor, *, kind: str, feature: str | None) -> tuple[E
 
 def sample_set(
     network: nn.Module,
-    start: initialisers.Start,
+    start: starts.Start,
     *,
     y: Tensor,
     index: Tensor,
@@ -176,7 +165,7 @@ def sample_set(
     }
 
 
-def _moved(start: initialisers.Start, made: generation.Generated, *, seed: int, batch_size: int) -> np.ndarray:
+def _moved(start: starts.Start, made: generation.Generated, *, seed: int, batch_size: int) -> np.ndarray:
     """‖x_N − x_0‖₂ of each image, (N,) float64: a start's draws depend on seed and index alone."""
     found = []
     for rows in torch.arange(len(made.y)).split(batch_size):

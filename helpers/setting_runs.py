@@ -20,6 +20,7 @@ from helpers.data import ImageSet
 from helpers.extractors import Extractor
 
 FAMILIES = ("frechet", "kid", "precision_recall")
+KID_SUBSETS = 4  # as large as the smaller set: a set's KID needs no interval of its own, so few of them will do
 DIMENSION = "dimension"  # of the feature, beside the scores
 FRECHET = "frechet_distance"  # of whatever extractor, which stands beside it
 
@@ -88,7 +89,8 @@ def score(
     """The scores of uint8 images (N, C, H, W) of classes y (N,), by metric; `made_by` is None for real images."""
     whole = image_quality.scores(
         images, jury.reference, extractor=jury.extractor, feature=jury.feature, seed=jury.seed, batch_size=batch_size,
-        selection=image_quality.FRESH, families=FAMILIES,
+        selection=image_quality.FRESH, families=FAMILIES, kid_subsets=KID_SUBSETS,
+        kid_subset_size=min(len(images), len(jury.reference)),
     )  # fmt: skip
     found = {FRECHET if name == image_quality.frechet_name(whole.protocol) else name: one.value
              for name, one in whole.estimates.items()}  # fmt: skip
