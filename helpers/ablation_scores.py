@@ -9,7 +9,7 @@ all settings, so a difference of two settings is taken set by set.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from helpers import files, metrics, parameters, records, style, tables
-from helpers.ablations import Case, Setting, named
 from helpers.evidence import with_width
 from helpers.image_quality import MIN_SETS
 from helpers.metrics import Estimate
 from helpers.setting_runs import DIMENSION, FRECHET
+from helpers.settings import Case, Setting, named
 
 if TYPE_CHECKING:
     from helpers.parameters import Parameters
@@ -37,14 +37,15 @@ HIGHER = ("precision", "recall", "class_agreement")
 def sets(
     cases: Sequence[Case], measured: Mapping[tuple[str, int], Mapping[str, np.ndarray]], *, network: str
 ) -> pd.DataFrame:
-    """One row for each case and sample set; `measured` has what `setting_runs.measure` returned by (key, seed)."""
+    """One row for each case and sample set; `measured` has by setting's key and number of the set what
+    `setting_runs.measure` returned. The column `seed` has the number of the set."""
     rows = []
     for case in cases:
-        for (key, seed), found in measured.items():
+        for (key, number), found in measured.items():
             if key == case.setting.key:
                 knobs = {name: math.nan if value is None else value for name, value in asdict(case.setting).items()}
                 numbers = {name: float(value) for name, value in found.items() if name != PICTURES}
-                head = {"ablation": case.ablation, "setting": key, "network": network, "seed": seed}
+                head = {"ablation": case.ablation, "setting": key, "network": network, "seed": number}
                 rows.append({**head, **knobs, **numbers})
     return pd.DataFrame(rows)
 
@@ -105,6 +106,15 @@ AXES = {
     "noise": ("noise_std", "noise σ (pixel range)"),
 }
 CHOICES = ("initialiser", "energy", "gradient", "stop")  # ablations of a name
+TRADED = {
+    "precision": "precision (%)",
+    "class_agreement": "class agreement (%)",
+    "recall": "recall (%)",
+    "diversity": "diversity (real: 1)",
+}
+HEADERS = {"case": "setting", **{name: style.label(name) for name in (FRECHET, "kid", "class_agreement")}}
+HEADERS |= {"precision": "precision (%)", "recall": "recall (%)", "diversity": "diversity", "contrast": "contrast"}
+HEADERS |= {"saturation": "saturation (%)", "joint_energy": "E(x, y) (nat)", "steps_taken": "steps taken"}
 SELECTED, FRESH = "selected", "fresh"  # protocols: the number that chose, and that of new images
 
 
@@ -148,10 +158,10 @@ def tidy(scalars: pd.DataFrame) -> pd.DataFrame:
     return found.where(found.notna(), None)
 
 
-def best_table(scalars: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+def best_table(scalars: pd.DataFrame, *, shown: Sequence[str]) -> pd.DataFrame:
     """The chosen and the base setting, and real images, one row each; a column for each metric and protocol."""
     lines: dict[str, dict[str, Any]] = {}
-    for row in scalars[scalars["metric"].isin(list(metrics))].to_dict("records"):
+    for row in scalars[scalars["metric"].isin(list(shown))].to_dict("records"):
         cells = lines.setdefault(str(row["ablation"]), {"": style.label(row["ablation"]), "setting": row["case"]})
         low, high = (None if pd.isna(row[end]) else float(row[end]) for end in ("low", "high"))
         cells[f"{style.label(row['metric'])}, {row['protocol']}"] = tables.Interval(row["value"], low, high)
@@ -190,7 +200,7 @@ def verdict(found: Estimate, metric: str) -> str:
     return "more" if found.value > 0 else "less"
 
 
-def reading(cases: Sequence[Case], frame: pd.DataFrame, ablation: str, *, shown: Sequence[str]) -> str:
+def reading(cases: Sequence[Case], frame: pd.DataFrame, ablation: str, *, shown: Iterable[str]) -> str:
     """Each case of an ablation against its first, the base setting, a line each."""
     first, *others = [case for case in cases if case.ablation == ablation]
     lines = []

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import generation, image_quality, initialisers, likeness
-from helpers.ablations import Setting
+from helpers import generation, image_quality, initialisers, likeness, sample_sets
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
+from helpers.settings import Setting
 
 FAMILIES = ("frechet", "kid", "precision_recall")
 KID_SUBSETS = 4  # as large as the smaller set: a set's KID needs no interval of its own, so few of them will do
@@ -36,9 +36,23 @@ class Jury:
     seed: int
 
 
-def shown_rows(y: Tensor, classes: Sequence[int], *, n_each: int) -> Tensor:
-    """Rows of the first `n_each` images of each of `classes`, class after class, (len(classes) · n_each,)."""
-    return torch.cat([(y == k).nonzero().flatten()[:n_each] for k in classes]).cpu()
+def drawn(number: int, *, n: int, images: ImageSet) -> dict[str, Tensor]:
+    """Classes `y`, in turn, and `index` of sample set `number` (sample_sets.drawn), on the device of `images`."""
+    if n % images.num_classes:
+        raise ValueError(f"n_generated: expected a multiple of the {images.num_classes} classes, got {n}")
+    found = sample_sets.drawn(number, n=n, num_classes=images.num_classes)
+    return {name: one.to(images.labels.device) for name, one in found.items()}
+
+
+def shown_rows(n: int, num_classes: int, classes: Sequence[int], *, n_each: int) -> Tensor:
+    """Rows of the first `n_each` images of each of `classes` in a sample set, class after class.
+
+    >>> shown_rows(6, 2, [1, 0], n_each=2).tolist()
+    [1, 3, 0, 2]
+    """
+    if n_each * num_classes > n or max(classes) >= num_classes:
+        raise ValueError(f"expected {n_each} of each of the classes {list(classes)} among {n} images, got too few")
+    return torch.tensor([k + num_classes * i for k in classes for i in range(n_each)])
 
 
 def fitted(setting: Setting, training: ImageSet, *, folder: Path | None) -> initialisers.Start:
@@ -101,6 +115,11 @@ def score(
     return found | {DIMENSION: whole.protocol.dimension}
 
 
+def score_real(images: ImageSet, *, jury: Jury, batch_size: int) -> dict[str, float]:
+    """The scores of a set of real images."""
+    return score(images.pixels, images.labels, jury=jury, made_by=None, batch_size=batch_size)
+
+
 def real_sets(images: ImageSet, *, n: int, n_sets: int) -> list[ImageSet]:
     """Disjoint sets of `n` real images, each class as often, to be scored as made ones are."""
     each = n // images.num_classes
@@ -115,7 +134,7 @@ def saturation(images: np.ndarray | Tensor) -> float:
     >>> saturation(np.array([0, 255, 7, 9], np.uint8).reshape(1, 1, 2, 2))
     50.0
     """
-    pixels = np.asarray(images)
+    pixels = images.cpu().numpy() if isinstance(images, Tensor) else images
     return float(100 * np.mean((pixels == 0) | (pixels == 255)))
 
 
@@ -125,5 +144,5 @@ def contrast(images: np.ndarray | Tensor) -> float:
     >>> contrast(np.array([0, 255, 0, 255], np.uint8).reshape(1, 1, 2, 2))
     0.5
     """
-    pixels = np.asarray(images)
+    pixels = images.cpu().numpy() if isinstance(images, Tensor) else images
     return float(np.mean(pixels.reshape(len(pixels), -1).std(axis=1)) / 255)

@@ -91,7 +91,7 @@ LABELS = {
     "energy_penalty": "penalty",
     "kid": "KID",
     "frechet_distance": "Fréchet distance",
-    "class_agreement": "agreement (%)",
+    "class_agreement": "class agreement (%)",
     "diversity": "diversity (real: 1)",
     "saturation": "saturation (%)",
     "pca": "PCA start",

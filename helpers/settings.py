@@ -123,7 +123,7 @@ def base(values: Mapping[str, Any]) -> Setting:
 def cases(values: Mapping[str, Any]) -> list[Case]:
     """The cases of the ablations that `values["ablations"]` names, in this order; of each the base setting's first.
 
-    A setting may stand in several ablations: `settings` has each once. ValueError where an ablation of PCA starts has
+    A setting may stand in several ablations: `unique` has each once. ValueError where an ablation of PCA starts has
     none among `initialisers`.
     """
     found = []
@@ -139,7 +139,7 @@ def final(chosen: Case, cases: Iterable[Case]) -> list[Case]:
     return [Case("chosen", chosen.setting, chosen.varied), Case("base", first.setting, chosen.varied)]
 
 
-def settings(found: Iterable[Case]) -> dict[str, Setting]:
+def unique(found: Iterable[Case]) -> dict[str, Setting]:
     """Key → setting, each once."""
     return {case.setting.key: case.setting for case in found}
 
