@@ -203,18 +203,18 @@ def verdict(found: Estimate, metric: str) -> str:
 def reading(cases: Sequence[Case], frame: pd.DataFrame, ablation: str, *, shown: Iterable[str]) -> str:
     """Each case of an ablation against its first, the base setting, a line each."""
     first, *others = [case for case in cases if case.ablation == ablation]
-    lines = []
+    lines = [f"Against the base setting, {named(first)}:"]
     for case in others:
         said = []
         for metric in shown:
             found = against(frame, case, first, metric)
-            said.append(f"{style.label(metric)} {_signed(found)} ({verdict(found, metric)})")
-        lines.append(f"{named(case)} − {named(first)}: " + "; ".join(said))
-    return "\n".join(lines) or f"{named(first)} alone"
+            said.append(f"{style.label(metric)} {_signed(found)}, {verdict(found, metric)}")
+        lines.append(f"  {named(case)}: " + "; ".join(said))
+    return "\n".join(lines)
 
 
 def _signed(found: Estimate) -> str:
-    return ("+" if found.value > 0 else "") + str(found)
+    return ("+" if found.value > 0 else "") + str(found).replace("-", "\N{MINUS SIGN}")
 
 
 def told(frames: Mapping[str, pd.DataFrame], final: Sequence[Case], *, metric: str, n_settings: int) -> str:

@@ -23,6 +23,7 @@ def heat_map(
     panels: Mapping[str, str],
     row_label: str,
     column_label: str,
+    wrap: int = 2,
     measure: str = "metric",
     value: str = "value",
     low: str = "low",
@@ -32,7 +33,8 @@ def heat_map(
 
     `means` has one row for each pair and `measure`; where `low` and `high` are missing a cell has no interval. `panels`
     maps a measure to its title. Each panel has colours of its own, from its lowest to its highest value. Numbers
-    rise upwards and to the right, other values stand as they first appear. A pair that is missing is left white.
+    rise upwards and to the right, other values stand as they first appear. A pair that is missing is left white. At
+    most `wrap` panels stand beside each other.
     """
     needed(means, [rows, columns, measure, value])
     chosen = means[means[measure].isin(list(panels))]
@@ -41,15 +43,18 @@ def heat_map(
     if double := chosen.duplicated([rows, columns, measure]).sum():
         raise ValueError(f"means: expected one row for each {rows}, {columns} and {measure}, got {double} more")
     down, across = _places(chosen[rows]), _places(chosen[columns])
+    wide, n_lines = min(wrap, len(panels)), -(-len(panels) // wrap)
     with style.in_style():
-        figure = style.canvas(0.9 + (0.5 + 0.86 * len(across)) * len(panels), 0.95 + 0.5 * len(down))
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for ax, (name, title) in zip(axes, panels.items(), strict=True):
+        figure = style.canvas(0.9 + (0.4 + 0.84 * len(across)) * wide, 0.3 + (0.65 + 0.46 * len(down)) * n_lines)
+        axes = figure.subplots(n_lines, wide, sharex=True, sharey=True, squeeze=False)
+        for ax, (name, title) in zip(axes.flat, panels.items(), strict=False):
             cells = chosen[chosen[measure] == name].set_index([rows, columns])
             _panel(ax, cells, down=down, across=across, ends=(value, low, high))
             ax.set_title(title)
-            ax.set_xlabel(column_label)
-        axes[0].set_ylabel(row_label)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_visible(False)
+        figure.supxlabel(column_label, size=9)
+        figure.supylabel(row_label, size=9)
     return figure
 
 

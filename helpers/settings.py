@@ -27,6 +27,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from helpers import style
+
 ABLATIONS = {
     "pca": ("retained_variance", "pca_spread"),
     "momentum": ("momentum",),
@@ -53,6 +55,20 @@ LISTS = {
     "n_steps": "step_counts",
     "gradient": "gradients",
     "stop": "stops",
+}
+# Knob → how it is called beside its value.
+WORDS = {
+    "initialiser": "start:",
+    "retained_variance": "r",
+    "pca_spread": "spread",
+    "n_neighbours": "neighbours",
+    "energy": "energy:",
+    "step_size": "step",
+    "momentum": "ζ",
+    "noise_std": "noise σ",
+    "n_steps": "steps",
+    "gradient": "gradient:",
+    "stop": "stop:",
 }
 PCA = ("class_pca", "local_class_pca")
 # Start → the knobs that it takes.
@@ -175,13 +191,12 @@ def named(case: Case) -> str:
     """A case in words: what its ablation varies, for a line or an axis.
 
     >>> setting = Setting("class_pca", "joint", 0.1, 0.8, 0.001, 50, "plain", "steps", 0.95, 0.7)
-    >>> named(Case("noise", setting, ("noise_std",))), named(Case("stop", setting, ("stop",)))
-    ('noise_std = 0.001', 'stop = steps')
+    >>> named(Case("noise", setting, ("noise_std",))), named(Case("initialiser", setting, ("initialiser",)))
+    ('noise σ 0.001', 'start: class PCA')
     """
     there = case.setting.knobs
-    said = [f"{knob} = {_text(there[knob])}" for knob in case.varied if knob in there]
-    return ", ".join(said)
+    return ", ".join(f"{WORDS[knob]} {_text(there[knob])}" for knob in case.varied if knob in there)
 
 
 def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:g}" if isinstance(value, int | float) else style.label(value)

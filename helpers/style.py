@@ -98,6 +98,7 @@ LABELS = {
     "momentum_by_step": "momentum × step size",
     "n_steps": "steps",
     "follow_up": "PCA start × stop",
+    "energy_within": "near the energy",
     "chosen": "chosen setting",
     "base": "base setting",
     "real": "real images",
