@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
-from helpers import image_quality, metrics, records, sample_sets, style, tables
+from helpers import image_quality, metrics, records, sample_sets, samplers, style, tables
+from helpers.data import ImageSet
 from helpers.image_quality import Protocol
 from helpers.metrics import Estimate
 from helpers.parameters import ROOT
@@ -113,6 +116,35 @@ def protocol(pieces: Pieces) -> Protocol:
     return image_quality.same_protocol({f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()})
 
 
+def as_frame(protocol: Protocol) -> pd.DataFrame:
+    """A protocol for a record: one row for each of its entries, `name` and `value` as text."""
+    return pd.DataFrame(list(image_quality.entries(protocol).items()), columns=["name", "value"])
+
+
+ENERGIES = ("joint", "marginal", "cross_entropy")
+
+
+def of_chains(found: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """What `generation.trajectory` found, one row for each step and chain: step, chain, joint, marginal, cross_entropy."""
+    n_steps, n_chains = found["joint"].shape
+    columns = {"step": np.repeat(found["step"], n_chains), "chain": np.tile(np.arange(n_chains), n_steps)}
+    return pd.DataFrame(columns | {name: found[name].reshape(-1) for name in ENERGIES})
+
+
+def of_real(network: nn.Module, splits: Mapping[str, ImageSet], *, batch_size: int) -> pd.DataFrame:
+    """Energies of real images with their own labels, one row for each: split, joint, marginal, cross_entropy."""
+    rows = []
+    for name, images in splits.items():
+        found: dict[str, list[np.ndarray]] = {one: [] for one in ENERGIES}
+        for some in torch.arange(len(images)).split(batch_size):
+            part = images.subset(some.to(images.labels.device))
+            logits, y = metrics.predictions(network, part.images(), batch_size=batch_size), part.labels.cpu()
+            for one in ENERGIES:
+                found[one].append(samplers.ENERGIES[one](logits, y).numpy())
+        rows.append(pd.DataFrame({one: np.concatenate(parts) for one, parts in found.items()}).assign(split=name))
+    return pd.concat(rows, ignore_index=True)
+
+
 # For a reader
 
 
@@ -178,17 +210,24 @@ def interval(row: Mapping[Any, Any]) -> tables.Interval:
 
 
 def dots(scalars: pd.DataFrame) -> pd.DataFrame:
-    """A record of `summary` for `plots.interval_dots`: columns `way` and `measure`; a Fréchet distance under that name."""
+    """A record of `summary` for `plots.interval_dots`: columns `way`, `who` (network and start) and `measure`.
+
+    A Fréchet distance stands under that name, whatever its extractor.
+    """
     named = scalars["metric"].str.replace(r"^fid(_\d+)?$", "frechet_distance", regex=True)
-    ways = [way(start, sampler) for start, sampler in zip(scalars["start"], scalars["sampler"], strict=True)]
-    return scalars.assign(measure=named, way=ways)
+    return _named(scalars.assign(measure=named))
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    ways = [way(start, sampler) for start, sampler in zip(rows["start"], rows["sampler"], strict=True)]
+    who = [f"{name}@{style.label(start)}" for name, start in zip(rows["network"], rows["start"], strict=True)]
+    return rows.assign(way=ways, who=who)
 
 
 def of_sets(sets: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """The frame of sets for the small marks of `plots.interval_dots`: one row for each set and measure."""
-    ways = [way(start, sampler) for start, sampler in zip(sets["start"], sets["sampler"], strict=True)]
-    long = sets.assign(way=ways).melt(id_vars=[*KEYS, "way", "seed"], value_vars=list(measures), var_name="measure")
-    return long.reset_index(drop=True)
+    named = _named(sets)
+    return named.melt(id_vars=[*KEYS, "way", "who", "seed"], value_vars=list(measures), var_name="measure")
 
 
 def reading(

@@ -77,3 +77,17 @@ def reading(scalars: pd.DataFrame) -> str:
             f"real ones do: {said} real images would"
         )
     return "\n".join(lines)
+
+
+def pictures(
+    found: Mapping[str, np.ndarray], images: np.ndarray, y: np.ndarray, held_out: ImageSet, training: ImageSet
+) -> dict[str, np.ndarray]:
+    """For `plots.image_blocks`, of made and of held-out images: the first of each class, under it the nearest training
+    image in pixels, then in features; (3·K, C, H, W) uint8 each."""
+    blocks = {}
+    for whose, those, labels in ((MADE, images, y), (HELD_OUT, held_out.pixels.cpu().numpy(), held_out.labels.cpu().numpy())):
+        firsts = [int(np.flatnonzero(labels == k)[0]) for k in range(training.num_classes)]
+        rows = [those[firsts]]
+        rows += [training.pixels.cpu().numpy()[found[f"{whose} {space} row"][firsts]] for space in SPACES]
+        blocks[whose] = np.concatenate(rows)
+    return blocks
