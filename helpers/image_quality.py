@@ -8,9 +8,14 @@ The mathematics is torch-fidelity's; here features are extracted once for all sc
 everything in its `Protocol`, so a column of a table (`column`) takes scores of one protocol only.
 
 The Fréchet distance of n images is biased upward, the more the smaller n and the larger the feature's dimension: only
-scores of equal n are compared, and an interval needs n of at least twice that dimension. LPIPS, a metric of the paper,
-is not run: it compares an image with a partner, and a generated image has none (the public code pairs them by their
-order in the class, which means nothing); its network's weights are one more download for a number without a meaning.
+scores of equal n are compared, and an interval needs n of at least twice that dimension. KID has no such bias for
+independent draws; of two sets with their classes in equal shares it comes out a little below zero. A judge of ours was
+trained on real images only and may find a thing that is none of its classes near to one of them (of pure noise more
+than half is "precise" by a judge of digits): its scores rank sets that look like the data, and are read beside the
+pictures.
+
+LPIPS, a metric of the paper, is not run: it compares an image with a partner, and a generated image has none (the
+public code pairs them by their order in the class, which means nothing).
 """
 
 from __future__ import annotations
@@ -159,7 +164,8 @@ def scores(
 
     `families`: "frechet" (FID, or FD where the extractor is not Inception), "kid", "precision_recall" (at `feature`)
     and "inception_score" (at the extractor's logits). `selection`: "fresh", or how the images were chosen from more.
-    `folder` keeps the reference's features for another run.
+    `folder` keeps the features for another run. Memory: 4·d bytes an image for the features of both sets (and twice
+    that for the covariance); the images themselves are read in batches.
 
     Defaults are torch-fidelity's: 100 subsets for KID of 1,000 images each, or half of the smaller set where that is
     less; IS over 10 splits; precision and recall with the third neighbour's radius.
@@ -183,8 +189,8 @@ def scores(
             prc_neighbours, "prc_neighbours", min(n, n_reference) - 1, "precision_recall" in names
         ),
     }
-    of_reference = extractor.of_reference(reference, needed, batch_size=batch_size, folder=folder)
-    found = extractor.extract(images, list(dict.fromkeys(needed)), batch_size=batch_size)
+    of_reference = extractor.kept(reference.pixels, needed, batch_size=batch_size, folder=folder, in_memory=True)
+    found = extractor.kept(images, needed, batch_size=batch_size, folder=folder, in_memory=False)
     protocol = Protocol(
         n=n,
         reference=f"{reference.name}/{reference.split}",
