@@ -178,39 +178,39 @@ def scores(
     names = [checks.choice(family, FAMILIES, "families") for family in families]
     needed = [extractor.asked(feature)]
     needed += [extractor.asked(extractor.logits)] if "inception_score" in names else []
-    n, n_reference = len(extractors.pixels(images)), len(reference)
-    if tuple(images.shape[1:]) != reference.shape:
+    if tuple(extractors.pixels(images).shape[1:]) != reference.shape:
         raise ValueError(f"expected images of shape {reference.shape}, as the reference, got {tuple(images.shape[1:])}")
+    n, smaller = len(images), min(len(images), len(reference))
     settings = {
         "kid_subsets": checks.count(kid_subsets, "kid_subsets", minimum=2),
-        "kid_subset_size": _subset_size(kid_subset_size, n, n_reference, "kid" in names),
+        "kid_subset_size": _subset_size(kid_subset_size, n, len(reference), "kid" in names),
         "isc_splits": _at_most(isc_splits, "isc_splits", n, "inception_score" in names),
-        "prc_neighbours": _at_most(
-            prc_neighbours, "prc_neighbours", min(n, n_reference) - 1, "precision_recall" in names
-        ),
+        "prc_neighbours": _at_most(prc_neighbours, "prc_neighbours", smaller - 1, "precision_recall" in names),
     }
     of_reference = extractor.kept(reference.pixels, needed, batch_size=batch_size, folder=folder, in_memory=True)
     found = extractor.kept(images, needed, batch_size=batch_size, folder=folder, in_memory=False)
-    protocol = Protocol(
-        n=n,
+    settings |= {"n": n, "dimension": found[feature].shape[1], "seed": seed}
+    protocol = _protocol(reference, extractor, feature=feature, selection=selection, **settings)
+    got = from_features(found, of_reference, protocol=protocol, families=names)
+    return replace(got, images_sha256=(extractors.sha256_of(images),))
+
+
+def _protocol(reference: ImageSet, extractor: Extractor, *, feature: str, selection: str, **settings: int) -> Protocol:
+    return Protocol(
         reference=f"{reference.name}/{reference.split}",
-        reference_n=n_reference,
+        reference_n=len(reference),
         reference_sha256=reference.checksum,
         extractor=extractor.name,
         extractor_sha256=extractor.sha256,
         extractor_checked=extractor.checked,
         official=extractor.official,
         feature=feature,
-        dimension=found[feature].shape[1],
         logits=extractor.logits,
         selection=selection,
-        seed=seed,
         shape=reference.shape,
         torch_fidelity=torch_fidelity.__version__,
         **settings,
     )
-    got = from_features(found, of_reference, protocol=protocol, families=names)
-    return replace(got, images_sha256=(extractors.sha256_of(images),))
 
 
 def _at_most(value: int, name: str, maximum: int, needed: bool) -> int:
