@@ -343,12 +343,12 @@ sys.path.insert(0, "tests")
 import test_generation as t
 from torch import nn
 t.torch.set_num_threads(1)
-network = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(12, t.K))
-start = t.replace(t.Level(t.torch.linspace(0.2, 0.8, t.K), 0.0), shape=(3, 64, 64))
-for n in (50, int(sys.argv[1]), 4 * int(sys.argv[1])):
+network = nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(12, t.K))
+start = t.replace(t.Level(t.torch.linspace(0.2, 0.8, t.K), 0.0), shape=(3, 128, 128))
+for n in (30, int(sys.argv[1]), 4 * int(sys.argv[1])):
     y = t.torch.arange(n) % t.K
     with tempfile.TemporaryDirectory() as folder:
-        made = t.generate(folder, network, start, y=y, index=t.torch.arange(n), n_steps=1, noise_std=0.0, batch_size=50)
+        made = t.generate(folder, network, start, y=y, index=t.torch.arange(n), n_steps=1, noise_std=0.0, batch_size=30)
         assert len(made.images) == n
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
 """
@@ -356,11 +356,11 @@ for n in (50, int(sys.argv[1]), 4 * int(sys.argv[1])):
 
 @pytest.mark.process
 def test_memory_is_flat_in_the_number_of_images(tmp_path):
-    n = 1000
+    n = 200
     command = [sys.executable, "-c", MEMORY, str(n)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     _, few, many = map(int, done.stdout.split())
-    kept_as_bytes = 3 * n * 3 * 64 * 64  # what holding the added images would take, as uint8
+    kept_as_bytes = 3 * n * 3 * 128 * 128  # what holding the added images would take, as uint8
     assert many - few < kept_as_bytes / 2
 
 
