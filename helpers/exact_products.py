@@ -44,14 +44,19 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return total
 
 
-def combination(weights: Tensor, pixels: Tensor) -> Tensor:
-    """Xᵀz in [0, 1] units for each row z of `weights` (B, n): X are `pixels` (n, d) uint8 less their mean; (B, d).
+def mean_of(pixels: Tensor) -> Tensor:
+    """Mean (d,) float64 in [0, 1] of `pixels` (n, d) uint8: a sum of whole numbers, so exact before the division."""
+    return pixels.sum(0, dtype=torch.int64).double() / (255 * len(pixels))
 
-    Xᵀz = (Pᵀz − μ Σz) / 255 with P the pixels themselves: both sums are exact, and z's own mean drops out.
 
-    >>> combination(torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double(), torch.tensor([[255], [0]], dtype=torch.uint8))
+def combination(weights: Tensor, pixels: Tensor, *, mean: Tensor) -> Tensor:
+    """Xᵀz (B, d) in [0, 1] for each row z of `weights` (B, n): X are `pixels` (n, d) uint8 less their `mean` (d,).
+
+    Xᵀz = Pᵀz / 255 − μ Σz with P the pixels themselves and μ in [0, 1]: both sums are exact.
+
+    >>> z, pixels = torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double(), torch.tensor([[255], [0]], dtype=torch.uint8)
+    >>> combination(z, pixels, mean=mean_of(pixels))
     tensor([[0.0000],
             [0.5000]], dtype=torch.float64)
     """
-    mean = pixels.sum(0, dtype=torch.int64).double() / len(pixels)
-    return (product(weights, pixels) - weights.sum(1, keepdim=True) * mean) / 255
+    return product(weights, pixels) / 255 - weights.sum(1, keepdim=True) * mean
