@@ -119,20 +119,17 @@ class LocalClassPCA:
 
     def _around(self, pixels: Tensor, z: Tensor) -> Tensor:
         """Draws (B, C, H, W) from the PCA of each neighbourhood (B, n, C, H, W) with noise z (B, n)."""
-        flat = pixels.flatten(2)
+        flat = pixels.flatten(2).double()
         scale = self.pca_spread / math.sqrt(z.shape[1] - 1)
         weights = exact_products.on_grid(_project(flat, z, self.retained_variance), bits=exact_products.NOISE_BITS)
-        rows = []
-        for w, p in zip(weights, flat, strict=True):
-            mean = exact_products.mean_of(p)
-            rows.append(mean + scale * exact_products.combination(w[None], p, mean=mean)[0])
-        return starts.as_images(torch.stack(rows), (pixels.shape[2], pixels.shape[3], pixels.shape[4]))
+        mean = exact_products.mean_of(flat)
+        along = exact_products.combination(weights[:, None], flat, mean=mean)[:, 0]
+        return starts.as_images(mean + scale * along, (pixels.shape[2], pixels.shape[3], pixels.shape[4]))
 
 
 def _project(pixels: Tensor, z: Tensor, retained_variance: float) -> Tensor:
-    """P z (B, n) for neighbourhoods (B, n, d): P projects on the components kept, as vectors over the neighbours."""
-    x = pixels.double()
-    gram = x @ x.mT  # whole numbers below 2⁵³: exact
+    """P z (B, n) for neighbourhoods (B, n, d) float64, P the projection on the components kept, seen by neighbours."""
+    gram = pixels @ pixels.mT  # whole numbers below 2⁵³: exact
     gram = gram - gram.mean(1, keepdim=True) - gram.mean(2, keepdim=True) + gram.mean((1, 2), keepdim=True)
     variance, vectors = torch.linalg.eigh(gram)
     variance, vectors = variance.clamp_min(0).flip(1), vectors.flip(2)

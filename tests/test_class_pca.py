@@ -199,7 +199,7 @@ def test_a_neighbourhood_that_is_the_class_draws_as_the_class_does():
 def test_the_projection_is_scikit_learns_components():
     pixels = noise.Key(2, "pixels", torch.arange(3)).integers(256, (20, 50)).to(torch.uint8)
     z = noise.Key(3, "z", torch.arange(3)).normal((20,), dtype=torch.float64)
-    found = class_pca._project(pixels, z, 0.8)
+    found = class_pca._project(pixels.double(), z, 0.8)
     for one, noise_of_one, got in zip(pixels.double().numpy(), z.numpy(), found.numpy(), strict=True):
         pca = decomposition.PCA(svd_solver="full").fit(one)
         m = class_pca.n_components(pca.explained_variance_ratio_, 0.8)
