@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.animation import FuncAnimation
+from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
 from helpers import style
@@ -24,13 +25,15 @@ def chain_animation(
     """
     frames = {name: np.asarray(film) for name, film in films.items()}
     shapes = {name: film.shape for name, film in frames.items()}
-    if {(len(shape), shape[0]) for shape in shapes.values()} != {(5, len(steps))} or len({s[1] for s in shapes.values()}) > 1:
+    if {(len(shape), shape[0]) for shape in shapes.values()} != {(5, len(steps))} or len(
+        {s[1] for s in shapes.values()}
+    ) > 1:
         raise ValueError(f"films: expected shapes (T, N, C, H, W) with T = {len(steps)} steps and one N, got {shapes}")
     n_columns = next(iter(shapes.values()))[1]
     with style.in_style():
         figure = style.canvas(size * n_columns + 1.9, size * len(frames) * 1.05 + 0.55)
         axes = figure.subplots(len(frames), n_columns, squeeze=False)
-        shown = {}
+        shown: dict[str, list[AxesImage]] = {}
         for row, (name, film) in zip(axes, frames.items(), strict=True):
             for ax, image in zip(row, film[0], strict=True):
                 ax.axis("off")

@@ -9,17 +9,15 @@ it by its protocol (FID, FID-64, FD (judge …)).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
-from helpers import image_quality, metrics, records, sample_sets, samplers, style, tables
-from helpers.data import ImageSet
+from helpers import image_quality, metrics, records, sample_sets, style, tables
 from helpers.image_quality import Protocol
 from helpers.metrics import Estimate
 from helpers.parameters import ROOT
@@ -87,7 +85,7 @@ def summary(pieces: Pieces) -> list[records.Scalar]:
     """Scalars for a record: of each network, start and sampler the mean over its sets with Student's t interval."""
     rows = []
     for place, several in _by_place(pieces).items():
-        where = {"network": place.network, "start": place.start, "sampler": place.sampler}
+        where: dict[str, Any] = {"network": place.network, "start": place.start, "sampler": place.sampler}
         numbers = [number for one, number in pieces if one == place]
         found = image_quality.over_sets([sample_sets.scores_of(piece) for piece in several])
         rows += found.scalars(seeds=numbers, **where)
@@ -113,36 +111,19 @@ def over_sets(values: Sequence[float], *, share: bool = False) -> Estimate:
 
 def protocol(pieces: Pieces) -> Protocol:
     """The one protocol of all sets; ValueError where they differ in it."""
-    return image_quality.same_protocol({f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()})
+    return image_quality.same_protocol(
+        {f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()}
+    )
+
+
+def described(protocol: Protocol) -> str:
+    """The protocol in a sentence, for a caption."""
+    return image_quality.described(protocol)
 
 
 def as_frame(protocol: Protocol) -> pd.DataFrame:
     """A protocol for a record: one row for each of its entries, `name` and `value` as text."""
     return pd.DataFrame(list(image_quality.entries(protocol).items()), columns=["name", "value"])
-
-
-ENERGIES = ("joint", "marginal", "cross_entropy")
-
-
-def of_chains(found: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """What `generation.trajectory` found, one row for each step and chain: step, chain, joint, marginal, cross_entropy."""
-    n_steps, n_chains = found["joint"].shape
-    columns = {"step": np.repeat(found["step"], n_chains), "chain": np.tile(np.arange(n_chains), n_steps)}
-    return pd.DataFrame(columns | {name: found[name].reshape(-1) for name in ENERGIES})
-
-
-def of_real(network: nn.Module, splits: Mapping[str, ImageSet], *, batch_size: int) -> pd.DataFrame:
-    """Energies of real images with their own labels, one row for each: split, joint, marginal, cross_entropy."""
-    rows = []
-    for name, images in splits.items():
-        found: dict[str, list[np.ndarray]] = {one: [] for one in ENERGIES}
-        for some in torch.arange(len(images)).split(batch_size):
-            part = images.subset(some.to(images.labels.device))
-            logits, y = metrics.predictions(network, part.images(), batch_size=batch_size), part.labels.cpu()
-            for one in ENERGIES:
-                found[one].append(samplers.ENERGIES[one](logits, y).numpy())
-        rows.append(pd.DataFrame({one: np.concatenate(parts) for one, parts in found.items()}).assign(split=name))
-    return pd.concat(rows, ignore_index=True)
 
 
 # For a reader
@@ -159,6 +140,12 @@ def headers(protocol: Protocol) -> dict[str, str]:
         "moved_distance": "moved (L2)",
         "seconds_per_image": "s per image",
     }
+
+
+def axes(protocol: Protocol, *measures: str) -> dict[str, str]:
+    """Labels for the axes of `plots.interval_dots`, with the Fréchet distance first, under that name."""
+    named = headers(protocol)
+    return {"frechet_distance": named[image_quality.frechet_name(protocol)]} | {one: named[one] for one in measures}
 
 
 def table(scalars: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
@@ -209,13 +196,20 @@ def interval(row: Mapping[Any, Any]) -> tables.Interval:
     return tables.Interval(float(row["value"]), low, high)
 
 
-def dots(scalars: pd.DataFrame) -> pd.DataFrame:
-    """A record of `summary` for `plots.interval_dots`: columns `way`, `who` (network and start) and `measure`.
+def marks(record: records.Record, measures: Iterable[str], **where: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The record of `summary` and `frame` for `plots.interval_dots`: its means, and its sets under "seeds".
 
-    A Fréchet distance stands under that name, whatever its extractor.
+    Both get the columns `way` (start and sampler), `who` (network and start) and `measure`; a Fréchet distance stands
+    under that name, whatever its extractor. `where` lists the values of columns that are meant.
     """
-    named = scalars["metric"].str.replace(r"^fid(_\d+)?$", "frechet_distance", regex=True)
-    return _named(scalars.assign(measure=named))
+    scalars = record.scalars
+    scalars = scalars.assign(measure=scalars["metric"].str.replace(r"^fid(_\d+)?$", "frechet_distance", regex=True))
+    keys = [*KEYS, "way", "who", "seed"]
+    sets = _named(record.frame("sets")).melt(id_vars=keys, value_vars=list(measures), var_name="measure")
+    both = {"means": _named(scalars), "seeds": sets}
+    for key, values in where.items():
+        both = {name: rows[rows[key].isin(values)] for name, rows in both.items()}
+    return both
 
 
 def _named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -224,15 +218,7 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(way=ways, who=who)
 
 
-def of_sets(sets: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
-    """The frame of sets for the small marks of `plots.interval_dots`: one row for each set and measure."""
-    named = _named(sets)
-    return named.melt(id_vars=[*KEYS, "way", "who", "seed"], value_vars=list(measures), var_name="measure")
-
-
-def reading(
-    sets: pd.DataFrame, metric: str, *, over: str, values: Sequence[str], **where: str
-) -> str:
+def reading(sets: pd.DataFrame, metric: str, *, over: str, values: Sequence[str], **where: str) -> str:
     """Each of `values` of the column `over` beside the next, set by set: a line with the difference and its interval.
 
     `where` says which of the other rows are meant. Pairs are sets of one number: the same seed of the network, the
@@ -241,11 +227,10 @@ def reading(
     chosen = sets[np.logical_and.reduce([sets[key] == value for key, value in where.items()])]
     by = {value: chosen[chosen[over] == value].set_index("seed")[metric] for value in values}
     lines = []
-    for one, two in zip(values, values[1:], strict=False):
+    for one, two in itertools.pairwise(values):
         found = over_sets((by[one] - by[two]).to_list())
         clear = found.kind != "none" and (found.low > 0 or found.high < 0)
         said = ("higher" if found.value > 0 else "lower") if clear else "not told apart"
         names = [SAID.get(value, style.label(value)) for value in (one, two)]
         lines.append(f"{names[0]} − {names[1]}: {found}, {said} ({len(by[one])} sets)")
     return "\n".join(lines)
-

@@ -39,7 +39,9 @@ PURPOSE = "generation"
 class Start(Protocol):
     """Where chains begin: a frozen dataclass (its content is hashed) that draws x_0 for classes y (initialisers.py)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name in YAML."""
 
     def draw(self, y: Tensor, key: noise.Key) -> Tensor:
         """x_0 (B, C, H, W) float32 in [0, 1] for classes y (B,); `key.index` (B,) says which images."""

@@ -94,13 +94,14 @@ def seed_of(number: int, seeds: Sequence[int]) -> int:
     return seeds[number % len(seeds)]
 
 
-def fitted(
-    names: Sequence[str], images: ImageSet, *, folder: Path | None, **values: Any
-) -> dict[str, starts.Start]:
+def fitted(names: Sequence[str], images: ImageSet, *, folder: Path | None, **values: Any) -> dict[str, starts.Start]:
     """The starts `names` of training images, each with those of `values` that it takes (`initialisers.OPTIONS`)."""
-    return {
-        name: initialisers.fit(name, images, folder=folder, **initialisers.options(name, values)) for name in names
-    }
+    return {name: initialisers.fit(name, images, folder=folder, **initialisers.options(name, values)) for name in names}
+
+
+def judge_of(network: nn.Module, *, name: str) -> Extractor:
+    """A network as a judge of images that it has not made."""
+    return extractors.of_network(network, name=name)
 
 
 def extractor_of(
