@@ -38,8 +38,8 @@ def follow(
     """The first `n_chains` of sample set 0 for each of `ways`, pairs of a start in `begin` and a sampler.
 
     Arrays: `step` (T,), `y` (n,), `picture_step` (P,); of way i "i joint", "i marginal", "i cross_entropy" (T, n)
-    float32 and "i pictures" (P, K, C, H, W) uint8, of one chain a class. step_size, momentum and n_steps are those of the
-    sampler with momentum (`sample_sets.steps`).
+    float32 and "i pictures" (P, K, C, H, W) uint8, of one chain a class. step_size, momentum and n_steps are those of
+    the sampler with momentum (`sample_sets.steps`).
     """
     checks.count(n_chains, "n_chains", minimum=num_classes)
     asked: dict[str, Any] = sample_sets.drawn(0, n=n_chains, num_classes=num_classes)
