@@ -85,13 +85,11 @@ class LocalClassPCA:
 
     With X (n, d) the neighbourhood less its mean and P the projection on the first m eigenvectors of X Xᵀ,
     spread · Xᵀ P z / √(n−1), z ~ N(0, I_n), has the distribution of the module's sum and needs no d × d matrix and no
-    signs of eigenvectors. `pixels` (N, C, H, W) uint8; `rows` (N_y,) of each class; `neighbours` (N_y, n) for each
-    class, places among its `rows`.
+    signs of eigenvectors. `pixels` (N_y, C, H, W) uint8 of each class; `neighbours` (N_y, n), places among them.
     """
 
     name: ClassVar[str] = "local_class_pca"
-    pixels: Tensor
-    rows: tuple[Tensor, ...]
+    pixels: tuple[Tensor, ...]
     neighbours: tuple[Tensor, ...]
     retained_variance: float
     pca_spread: float
@@ -100,40 +98,38 @@ class LocalClassPCA:
     def sigma_pca(self) -> Tensor:
         """The paper's σ_PCA = spread/√(n−1) with n = `n_neighbours`, the same for each class: (K,) float64."""
         n = self.neighbours[0].shape[1]
-        return torch.full((len(self.rows),), self.pca_spread / math.sqrt(n - 1), dtype=torch.float64)
+        return torch.full((len(self.pixels),), self.pca_spread / math.sqrt(n - 1), dtype=torch.float64)
 
     def draw(self, y: Tensor, key: noise.Key) -> Tensor:
         """First images (B, C, H, W); see `starts.Start.draw`."""
-        centre = starts.own_key(self, y, key, "centre", num_classes=len(self.rows))
-        z = starts.own_key(self, y, key, "z", num_classes=len(self.rows))
-        x = torch.empty(len(y), *self.pixels.shape[1:], device=y.device)
+        centre = starts.own_key(self, y, key, "centre", num_classes=len(self.pixels))
+        z = starts.own_key(self, y, key, "z", num_classes=len(self.pixels))
+        x = torch.empty(len(y), *self.pixels[0].shape[1:], device=y.device)
         n = self.neighbours[0].shape[1]
-        at_once = max(1, _PIXELS_AT_ONCE // (n * math.prod(self.pixels.shape[1:])))
+        at_once = max(1, _PIXELS_AT_ONCE // (n * math.prod(self.pixels[0].shape[1:])))
         for k, batch in starts.by_class(y):
             for rows in batch.split(at_once):
-                chosen = self._neighbourhoods(k, centre.rows(rows).integers(len(self.rows[k])))
+                chosen = self._neighbourhoods(k, centre.rows(rows).integers(len(self.pixels[k])))
                 x[rows] = self._around(chosen.to(y.device), starts.grid_normal(z.rows(rows), n))
         return x
 
     def _neighbourhoods(self, k: int, centre: Tensor) -> Tensor:
         """Pixels (B, n, C, H, W) uint8 of the neighbours of images `centre` (B,) of class k."""
-        return self.pixels[self.rows[k][self.neighbours[k][centre.to(self.neighbours[k].device)].long()]]
+        return self.pixels[k][self.neighbours[k][centre.to(self.neighbours[k].device)].long()]
 
     def _around(self, pixels: Tensor, z: Tensor) -> Tensor:
         """Draws (B, C, H, W) from the PCA of each neighbourhood (B, n, C, H, W) with noise z (B, n)."""
-        flat = pixels.flatten(2)
+        flat = pixels.flatten(2).double()
         scale = self.pca_spread / math.sqrt(z.shape[1] - 1)
         weights = exact_products.on_grid(_project(flat, z, self.retained_variance), bits=exact_products.NOISE_BITS)
-        sums = [exact_products.combination(w[None], p)[0] for w, p in zip(weights, flat, strict=True)]
-        means = [starts.mean_of(p) for p in flat]
-        shape = (pixels.shape[2], pixels.shape[3], pixels.shape[4])
-        return starts.as_images(torch.stack(means) + scale * torch.stack(sums), shape)
+        mean = exact_products.mean_of(flat)
+        along = exact_products.combination(weights[:, None], flat, mean=mean)[:, 0]
+        return starts.as_images(mean + scale * along, (pixels.shape[2], pixels.shape[3], pixels.shape[4]))
 
 
 def _project(pixels: Tensor, z: Tensor, retained_variance: float) -> Tensor:
-    """P z (B, n) for neighbourhoods (B, n, d): P projects on the components kept, as vectors over the neighbours."""
-    x = pixels.double()
-    gram = x @ x.mT  # whole numbers below 2⁵³: exact
+    """P z (B, n) for neighbourhoods (B, n, d) float64, P the projection on the components kept, seen by neighbours."""
+    gram = pixels @ pixels.mT  # whole numbers below 2⁵³: exact
     gram = gram - gram.mean(1, keepdim=True) - gram.mean(2, keepdim=True) + gram.mean((1, 2), keepdim=True)
     variance, vectors = torch.linalg.eigh(gram)
     variance, vectors = variance.clamp_min(0).flip(1), vectors.flip(2)
@@ -156,7 +152,8 @@ def fit_class_pca(
     """
     r = _share(retained_variance)
     checksum = images.checksum
-    found = [_fitted(images, k, checksum, r, folder) for k in range(images.num_classes)]
+    pixels = starts.pixels_by_class(images, at_least=2)
+    found = [_fitted(p, name, checksum, r, folder) for p, name in zip(pixels, images.classes, strict=True)]
     counts = [n_components(fit["share"].numpy(), r) for fit in found]
     for name, m, fit in zip(images.classes, counts, found, strict=True):
         if m == 0:
@@ -186,15 +183,14 @@ def fit_local_class_pca(
 
     `n_neighbours` from 2 to the size of the smallest class, the image itself among them; r in (0, 1).
     """
-    rows = starts.rows_of_classes(images, at_least=checks.count(n_neighbours, "n_neighbours", minimum=2))
+    pixels = starts.pixels_by_class(images, at_least=checks.count(n_neighbours, "n_neighbours", minimum=2))
     checksum = images.checksum
     found = []
-    for name, here in zip(images.classes, rows, strict=True):
+    for name, here in zip(images.classes, pixels, strict=True):
         identity = _identity("neighbours", checksum, name, n_neighbours=n_neighbours)
-        found.append(_kept(folder, identity, partial(_neighbour_table, images, here, n_neighbours)))
+        found.append(_kept(folder, identity, partial(_neighbour_table, here, n_neighbours)))
     return LocalClassPCA(
-        pixels=images.pixels,
-        rows=tuple(rows),
+        pixels=pixels,
         neighbours=tuple(fit["neighbours"].to(images.pixels.device) for fit in found),
         retained_variance=_share(retained_variance),
         pca_spread=checks.number(pca_spread, "pca_spread", minimum=0),
@@ -220,17 +216,16 @@ def nearest(pixels: Tensor, n: int) -> Tensor:
     return torch.cat(found)
 
 
-def _neighbour_table(images: ImageSet, rows: Tensor, n_neighbours: int) -> dict[str, Tensor]:
-    return {"neighbours": nearest(images.pixels[rows].flatten(1), n_neighbours)}
+def _neighbour_table(pixels: Tensor, n_neighbours: int) -> dict[str, Tensor]:
+    return {"neighbours": nearest(pixels.flatten(1), n_neighbours)}
 
 
 def _fitted(
-    images: ImageSet, k: int, checksum: str, retained_variance: float, folder: Path | None
+    pixels: Tensor, name: str, checksum: str, retained_variance: float, folder: Path | None
 ) -> dict[str, Tensor]:
-    """PCA of class k with directions for at least r: `mean`, `share` (d,), `directions` (M, d), `n_images`."""
-    identity = _identity("class_pca", checksum, images.classes[k], kept=max(KEPT_VARIANCE, retained_variance))
-    rows = starts.rows_of_classes(images, at_least=2)[k]
-    return _kept(folder, identity, lambda: decompose(images.pixels[rows].flatten(1), kept=identity["kept"]))
+    """What `decompose` finds for a class, with directions for at least r, kept in `folder`."""
+    identity = _identity("class_pca", checksum, name, kept=max(KEPT_VARIANCE, retained_variance))
+    return _kept(folder, identity, lambda: decompose(pixels.flatten(1), kept=identity["kept"]))
 
 
 def decompose(pixels: Tensor, *, kept: float, solver: str = "covariance_eigh") -> dict[str, Tensor]:
@@ -250,7 +245,7 @@ def decompose(pixels: Tensor, *, kept: float, solver: str = "covariance_eigh") -
     m = min(n_components(share, kept) + 1, len(share))
     directions = np.sqrt(pca.explained_variance_[:m, None]) * pca.components_[:m]
     return {
-        "mean": starts.mean_of(pixels).cpu(),
+        "mean": exact_products.mean_of(pixels).cpu(),
         "share": torch.from_numpy(share.copy()),
         "directions": exact_products.on_grid(torch.from_numpy(directions), bits=exact_products.DIRECTION_BITS).float(),
         "n_images": torch.tensor(len(pixels)),

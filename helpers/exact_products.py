@@ -32,26 +32,31 @@ def on_grid(values: Tensor, *, bits: int) -> Tensor:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """`left` (B, n), float64 on a grid, times `right` (n, d), of any type and on a grid: (B, d) float64, exact.
+    """`left` (…, B, n), float64 on a grid, times `right` (…, n, d), of any type, on a grid: (…, B, d) float64, exact.
 
     >>> product(torch.tensor([[0.5, 0.25]], dtype=torch.float64), torch.tensor([[2], [255]], dtype=torch.uint8))
     tensor([[64.7500]], dtype=torch.float64)
     """
-    total = left.new_zeros(len(left), right.shape[1])
-    for rows in torch.arange(len(right)).split(_ROWS):
-        here = slice(int(rows[0]), int(rows[-1]) + 1)
-        total += left[:, here] @ right[here].double()
+    total = left.new_zeros(*left.shape[:-1], right.shape[-1])
+    for first in range(0, right.shape[-2], _ROWS):
+        total += left[..., first : first + _ROWS] @ right[..., first : first + _ROWS, :].double()
     return total
 
 
-def combination(weights: Tensor, pixels: Tensor) -> Tensor:
-    """Xᵀz in [0, 1] units for each row z of `weights` (B, n): X are `pixels` (n, d) uint8 less their mean; (B, d).
+def mean_of(pixels: Tensor) -> Tensor:
+    """Mean (…, d) float64 in [0, 1] of `pixels` (…, n, d) from 0 to 255: a sum of whole numbers, so exact, divided."""
+    return pixels.sum(-2, dtype=torch.float64) / (255 * pixels.shape[-2])
 
-    Xᵀz = (Pᵀz − μ Σz) / 255 with P the pixels themselves: both sums are exact, and z's own mean drops out.
 
-    >>> combination(torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double(), torch.tensor([[255], [0]], dtype=torch.uint8))
+def combination(weights: Tensor, pixels: Tensor, *, mean: Tensor) -> Tensor:
+    """Xᵀz (…, B, d) in [0, 1] for each row z of `weights` (…, B, n): X are `pixels` (…, n, d) less their `mean` (…, d).
+
+    Pixels go from 0 to 255, the mean is theirs in [0, 1]. With P the pixels themselves Xᵀz = Pᵀz / 255 − μ Σz, and
+    both sums are exact.
+
+    >>> z, pixels = torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double(), torch.tensor([[255], [0]], dtype=torch.uint8)
+    >>> combination(z, pixels, mean=mean_of(pixels))
     tensor([[0.0000],
             [0.5000]], dtype=torch.float64)
     """
-    mean = pixels.sum(0, dtype=torch.int64).double() / len(pixels)
-    return (product(weights, pixels) - weights.sum(1, keepdim=True) * mean) / 255
+    return product(weights, pixels) / 255 - weights.sum(-1, keepdim=True) * mean[..., None, :]

@@ -9,7 +9,8 @@ it by its protocol (FID, FID-64, FD (judge …)).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,7 +85,7 @@ def summary(pieces: Pieces) -> list[records.Scalar]:
     """Scalars for a record: of each network, start and sampler the mean over its sets with Student's t interval."""
     rows = []
     for place, several in _by_place(pieces).items():
-        where = {"network": place.network, "start": place.start, "sampler": place.sampler}
+        where: dict[str, Any] = {"network": place.network, "start": place.start, "sampler": place.sampler}
         numbers = [number for one, number in pieces if one == place]
         found = image_quality.over_sets([sample_sets.scores_of(piece) for piece in several])
         rows += found.scalars(seeds=numbers, **where)
@@ -110,7 +111,19 @@ def over_sets(values: Sequence[float], *, share: bool = False) -> Estimate:
 
 def protocol(pieces: Pieces) -> Protocol:
     """The one protocol of all sets; ValueError where they differ in it."""
-    return image_quality.same_protocol({f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()})
+    return image_quality.same_protocol(
+        {f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()}
+    )
+
+
+def described(protocol: Protocol) -> str:
+    """The protocol in a sentence, for a caption."""
+    return image_quality.described(protocol)
+
+
+def as_frame(protocol: Protocol) -> pd.DataFrame:
+    """A protocol for a record: one row for each of its entries, `name` and `value` as text."""
+    return pd.DataFrame(list(image_quality.entries(protocol).items()), columns=["name", "value"])
 
 
 # For a reader
@@ -127,6 +140,12 @@ def headers(protocol: Protocol) -> dict[str, str]:
         "moved_distance": "moved (L2)",
         "seconds_per_image": "s per image",
     }
+
+
+def axes(protocol: Protocol, *measures: str) -> dict[str, str]:
+    """Labels for the axes of `plots.interval_dots`, with the Fréchet distance first, under that name."""
+    named = headers(protocol)
+    return {"frechet_distance": named[image_quality.frechet_name(protocol)]} | {one: named[one] for one in measures}
 
 
 def table(scalars: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
@@ -177,23 +196,29 @@ def interval(row: Mapping[Any, Any]) -> tables.Interval:
     return tables.Interval(float(row["value"]), low, high)
 
 
-def dots(scalars: pd.DataFrame) -> pd.DataFrame:
-    """A record of `summary` for `plots.interval_dots`: columns `way` and `measure`; a Fréchet distance under that name."""
-    named = scalars["metric"].str.replace(r"^fid(_\d+)?$", "frechet_distance", regex=True)
-    ways = [way(start, sampler) for start, sampler in zip(scalars["start"], scalars["sampler"], strict=True)]
-    return scalars.assign(measure=named, way=ways)
+def marks(record: records.Record, measures: Iterable[str], **where: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The record of `summary` and `frame` for `plots.interval_dots`: its means, and its sets under "seeds".
+
+    Both get the columns `way` (start and sampler), `who` (network and start) and `measure`; a Fréchet distance stands
+    under that name, whatever its extractor. `where` lists the values of columns that are meant.
+    """
+    scalars = record.scalars
+    scalars = scalars.assign(measure=scalars["metric"].str.replace(r"^fid(_\d+)?$", "frechet_distance", regex=True))
+    keys = [*KEYS, "way", "who", "seed"]
+    sets = _named(record.frame("sets")).melt(id_vars=keys, value_vars=list(measures), var_name="measure")
+    both = {"means": _named(scalars), "seeds": sets}
+    for key, values in where.items():
+        both = {name: rows[rows[key].isin(values)] for name, rows in both.items()}
+    return both
 
 
-def of_sets(sets: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
-    """The frame of sets for the small marks of `plots.interval_dots`: one row for each set and measure."""
-    ways = [way(start, sampler) for start, sampler in zip(sets["start"], sets["sampler"], strict=True)]
-    long = sets.assign(way=ways).melt(id_vars=[*KEYS, "way", "seed"], value_vars=list(measures), var_name="measure")
-    return long.reset_index(drop=True)
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    ways = [way(start, sampler) for start, sampler in zip(rows["start"], rows["sampler"], strict=True)]
+    who = [f"{name}@{style.label(start)}" for name, start in zip(rows["network"], rows["start"], strict=True)]
+    return rows.assign(way=ways, who=who)
 
 
-def reading(
-    sets: pd.DataFrame, metric: str, *, over: str, values: Sequence[str], **where: str
-) -> str:
+def reading(sets: pd.DataFrame, metric: str, *, over: str, values: Sequence[str], **where: str) -> str:
     """Each of `values` of the column `over` beside the next, set by set: a line with the difference and its interval.
 
     `where` says which of the other rows are meant. Pairs are sets of one number: the same seed of the network, the
@@ -202,11 +227,10 @@ def reading(
     chosen = sets[np.logical_and.reduce([sets[key] == value for key, value in where.items()])]
     by = {value: chosen[chosen[over] == value].set_index("seed")[metric] for value in values}
     lines = []
-    for one, two in zip(values, values[1:], strict=False):
+    for one, two in itertools.pairwise(values):
         found = over_sets((by[one] - by[two]).to_list())
         clear = found.kind != "none" and (found.low > 0 or found.high < 0)
         said = ("higher" if found.value > 0 else "lower") if clear else "not told apart"
         names = [SAID.get(value, style.label(value)) for value in (one, two)]
         lines.append(f"{names[0]} − {names[1]}: {found}, {said} ({len(by[one])} sets)")
     return "\n".join(lines)
-

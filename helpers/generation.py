@@ -39,7 +39,9 @@ PURPOSE = "generation"
 class Start(Protocol):
     """Where chains begin: a frozen dataclass (its content is hashed) that draws x_0 for classes y (initialisers.py)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name in YAML."""
 
     def draw(self, y: Tensor, key: noise.Key) -> Tensor:
         """x_0 (B, C, H, W) float32 in [0, 1] for classes y (B,); `key.index` (B,) says which images."""
@@ -87,9 +89,8 @@ def class_targets(network: nn.Module, images: ImageSet, *, energy: str, batch_si
     sums = torch.zeros(images.num_classes, dtype=torch.float64)
     counts = torch.bincount(images.labels.cpu(), minlength=images.num_classes)
     if not bool(counts.all()):
-        raise ValueError(
-            f"expected images of every class, got none of {images.classes[int((counts == 0).nonzero()[0])]!r}"
-        )
+        missing = images.classes[int((counts == 0).nonzero()[0])]
+        raise ValueError(f"expected images of every class in {images.name}/{images.split}, got none of {missing!r}")
     with torch.no_grad():
         for rows in torch.arange(len(images)).split(batch_size):
             y = images.labels[rows]
@@ -210,15 +211,19 @@ def generate(
         "targets": None if targets is None else [float(t) for t in targets], "batch_size": batch_size,
         "precision": precision,
     }  # fmt: skip
-    found = []
+    # Filled in place: small arrays kept from every batch would keep the allocator from using its memory again.
+    kinds = {"joint": np.float32, "marginal": np.float32, "n_steps_taken": np.int64}
+    joined = {name: np.empty(len(y), kind) for name, kind in kinds.items()}
+    seconds = 0.0
     with run_folder.opened(folder, config) as kept:
         for number, rows in enumerate(torch.arange(len(y)).split(batch_size)):
-            found.append(_kept(task, Path(folder) / IMAGES, kept, number, rows))
+            part = _kept(task, Path(folder) / IMAGES, kept, number, rows)
+            for name, values in joined.items():
+                values[rows.numpy()] = part[name]
+            seconds += float(part["seconds"])
             if callback is not None:
                 callback(int(rows[-1]) + 1, len(y))
         images = np.load(Path(folder) / IMAGES, mmap_mode="r")
-    joined = {name: np.concatenate([part[name] for part in found]) for name in ("joint", "marginal", "n_steps_taken")}
-    seconds = sum(float(part["seconds"]) for part in found)
     return Generated(images, y.cpu().numpy(), index.cpu().numpy(), **joined, seconds=seconds)
 
 

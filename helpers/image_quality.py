@@ -8,9 +8,14 @@ The mathematics is torch-fidelity's; here features are extracted once for all sc
 everything in its `Protocol`, so a column of a table (`column`) takes scores of one protocol only.
 
 The Fréchet distance of n images is biased upward, the more the smaller n and the larger the feature's dimension: only
-scores of equal n are compared, and an interval needs n of at least twice that dimension. LPIPS, a metric of the paper,
-is not run: it compares an image with a partner, and a generated image has none (the public code pairs them by their
-order in the class, which means nothing); its network's weights are one more download for a number without a meaning.
+scores of equal n are compared, and an interval needs n of at least twice that dimension. KID has no such bias for
+independent draws; of two sets with their classes in equal shares it comes out a little below zero. A judge of ours was
+trained on real images only and may find a thing that is none of its classes near to one of them (of pure noise more
+than half is "precise" by a judge of digits): its scores rank sets that look like the data, and are read beside the
+pictures.
+
+LPIPS, a metric of the paper, is not run: it compares an image with a partner, and a generated image has none (the
+public code pairs them by their order in the class, which means nothing).
 """
 
 from __future__ import annotations
@@ -159,7 +164,8 @@ def scores(
 
     `families`: "frechet" (FID, or FD where the extractor is not Inception), "kid", "precision_recall" (at `feature`)
     and "inception_score" (at the extractor's logits). `selection`: "fresh", or how the images were chosen from more.
-    `folder` keeps the reference's features for another run.
+    `folder` keeps the features for another run. Memory: 4·d bytes an image for the features of both sets (and twice
+    that for the covariance); the images themselves are read in batches.
 
     Defaults are torch-fidelity's: 100 subsets for KID of 1,000 images each, or half of the smaller set where that is
     less; IS over 10 splits; precision and recall with the third neighbour's radius.
@@ -172,39 +178,39 @@ def scores(
     names = [checks.choice(family, FAMILIES, "families") for family in families]
     needed = [extractor.asked(feature)]
     needed += [extractor.asked(extractor.logits)] if "inception_score" in names else []
-    n, n_reference = len(extractors.pixels(images)), len(reference)
-    if tuple(images.shape[1:]) != reference.shape:
+    if tuple(extractors.pixels(images).shape[1:]) != reference.shape:
         raise ValueError(f"expected images of shape {reference.shape}, as the reference, got {tuple(images.shape[1:])}")
+    n, smaller = len(images), min(len(images), len(reference))
     settings = {
         "kid_subsets": checks.count(kid_subsets, "kid_subsets", minimum=2),
-        "kid_subset_size": _subset_size(kid_subset_size, n, n_reference, "kid" in names),
+        "kid_subset_size": _subset_size(kid_subset_size, n, len(reference), "kid" in names),
         "isc_splits": _at_most(isc_splits, "isc_splits", n, "inception_score" in names),
-        "prc_neighbours": _at_most(
-            prc_neighbours, "prc_neighbours", min(n, n_reference) - 1, "precision_recall" in names
-        ),
+        "prc_neighbours": _at_most(prc_neighbours, "prc_neighbours", smaller - 1, "precision_recall" in names),
     }
-    of_reference = extractor.of_reference(reference, needed, batch_size=batch_size, folder=folder)
-    found = extractor.extract(images, list(dict.fromkeys(needed)), batch_size=batch_size)
-    protocol = Protocol(
-        n=n,
+    of_reference = extractor.kept(reference.pixels, needed, batch_size=batch_size, folder=folder, in_memory=True)
+    found = extractor.kept(images, needed, batch_size=batch_size, folder=folder, in_memory=False)
+    settings |= {"n": n, "dimension": found[feature].shape[1], "seed": seed}
+    protocol = _protocol(reference, extractor, feature=feature, selection=selection, **settings)
+    got = from_features(found, of_reference, protocol=protocol, families=names)
+    return replace(got, images_sha256=(extractors.sha256_of(images),))
+
+
+def _protocol(reference: ImageSet, extractor: Extractor, *, feature: str, selection: str, **settings: int) -> Protocol:
+    return Protocol(
         reference=f"{reference.name}/{reference.split}",
-        reference_n=n_reference,
+        reference_n=len(reference),
         reference_sha256=reference.checksum,
         extractor=extractor.name,
         extractor_sha256=extractor.sha256,
         extractor_checked=extractor.checked,
         official=extractor.official,
         feature=feature,
-        dimension=found[feature].shape[1],
         logits=extractor.logits,
         selection=selection,
-        seed=seed,
         shape=reference.shape,
         torch_fidelity=torch_fidelity.__version__,
         **settings,
     )
-    got = from_features(found, of_reference, protocol=protocol, families=names)
-    return replace(got, images_sha256=(extractors.sha256_of(images),))
 
 
 def _at_most(value: int, name: str, maximum: int, needed: bool) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from helpers import checks
 from helpers.class_pca import fit_class_pca, fit_local_class_pca
 from helpers.data import ImageSet
-from helpers.starts import ClassGaussian, ClassMean, Images, Start, Uniform, class_means, rows_of_classes
+from helpers.starts import ClassGaussian, ClassMean, Images, Start, Uniform, class_means, pixels_by_class
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "uniform": (),
@@ -80,11 +80,12 @@ def _uniform(images: ImageSet, folder: Path | None, options: Mapping[str, Any]) 
 
 
 def _class_mean(images: ImageSet, folder: Path | None, options: Mapping[str, Any]) -> Start:
-    return ClassMean(mean=class_means(images), shape=images.shape, start_noise_std=_noise_std(options))
+    return ClassMean(mean=class_means(pixels_by_class(images)), shape=images.shape, start_noise_std=_noise_std(options))
 
 
 def _class_gaussian(images: ImageSet, folder: Path | None, options: Mapping[str, Any]) -> Start:
-    return ClassGaussian(pixels=images.pixels, rows=tuple(rows_of_classes(images, at_least=2)))
+    pixels = pixels_by_class(images, at_least=2)
+    return ClassGaussian(pixels=pixels, mean=class_means(pixels))
 
 
 def _class_pca(images: ImageSet, folder: Path | None, options: Mapping[str, Any]) -> Start:

@@ -81,7 +81,7 @@ def _points(
     if extractor is None or feature is None:
         return known
     if isinstance(images, ImageSet):
-        return extractor.of_reference(images, [feature], batch_size=batch_size, folder=None)[feature]
+        return extractor.kept(known, [feature], batch_size=batch_size, folder=None, in_memory=True)[feature]
     return extractor.extract(known, [feature], batch_size=batch_size)[feature]
 
 

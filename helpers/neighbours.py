@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from helpers import likeness, records
+from helpers import extractors, likeness, records
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 from helpers.generated import interval
@@ -20,18 +21,22 @@ MADE, HELD_OUT = "made", "held out"
 
 
 def search(
-    images: np.ndarray, held_out: ImageSet, training: ImageSet, *, judge: Extractor, feature: str, batch_size: int
+    images: np.ndarray, held_out: ImageSet, training: ImageSet, *, judge: Extractor, batch_size: int
 ) -> dict[str, np.ndarray]:
     """The nearest training image of each of `images` (N, C, H, W) uint8 and of each held-out one (M), in two spaces.
 
     Arrays by name, `made pixels row` and so on: `row` int64 in the training set, `distance` float64, Euclidean, in
-    pixels of the range [0, 1] and in the judge's `feature`.
+    pixels of the range [0, 1] and in the judge's penultimate layer.
     """
     found: dict[str, np.ndarray] = {}
     for space in SPACES:
-        by = {"extractor": judge, "feature": feature} if space == "features" else {"extractor": None, "feature": None}
+        by: dict[str, Any] = (
+            {"extractor": judge, "feature": extractors.PENULTIMATE}
+            if space == "features"
+            else {"extractor": None, "feature": None}
+        )
         for whose, those in ((MADE, images), (HELD_OUT, held_out.pixels)):
-            near = likeness.nearest(those, training, **by, batch_size=batch_size)  # type: ignore[arg-type]
+            near = likeness.nearest(those, training, **by, batch_size=batch_size)
             found[f"{whose} {space} row"], found[f"{whose} {space} distance"] = near.row.numpy(), near.distance.numpy()
     return found
 
@@ -71,9 +76,32 @@ def reading(scalars: pd.DataFrame) -> str:
     lines = []
     for row in scalars[scalars["metric"] == "share_too_near"].to_dict("records"):
         found, share = interval(row), 100 * row["quantile"]
-        said = "more than" if (found.low or 0) > share else "fewer than" if (found.high or 0) < share else "about as many as"
+        said = (
+            "more than"
+            if (found.low or 0) > share
+            else "fewer than"
+            if (found.high or 0) < share
+            else "about as many as"
+        )
         lines.append(
             f"In {row['space']} {found} % of the made images lie nearer to a training image than {share:g} % of unseen "
             f"real ones do: {said} real images would"
         )
     return "\n".join(lines)
+
+
+def pictures(
+    found: Mapping[str, np.ndarray], images: np.ndarray, y: np.ndarray, held_out: ImageSet, training: ImageSet
+) -> dict[str, np.ndarray]:
+    """For `plots.image_blocks`, of made and of held-out images: the first of each class, under it the nearest training
+    image in pixels, then in features; (3·K, C, H, W) uint8 each."""
+    blocks = {}
+    for whose, those, labels in (
+        (MADE, images, y),
+        (HELD_OUT, held_out.pixels.cpu().numpy(), held_out.labels.cpu().numpy()),
+    ):
+        firsts = [int(np.flatnonzero(labels == k)[0]) for k in range(training.num_classes)]
+        rows = [those[firsts]]
+        rows += [training.pixels.cpu().numpy()[found[f"{whose} {space} row"][firsts]] for space in SPACES]
+        blocks[whose] = np.concatenate(rows)
+    return blocks

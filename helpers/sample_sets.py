@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, extractors, generation, image_quality, likeness, noise, starts
+from helpers import checks, extractors, generation, image_quality, initialisers, likeness, noise, starts
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 from helpers.image_quality import Protocol, Scores
@@ -92,6 +92,16 @@ def seed_of(number: int, seeds: Sequence[int]) -> int:
     [0, 5, 0]
     """
     return seeds[number % len(seeds)]
+
+
+def fitted(names: Sequence[str], images: ImageSet, *, folder: Path | None, **values: Any) -> dict[str, starts.Start]:
+    """The starts `names` of training images, each with those of `values` that it takes (`initialisers.OPTIONS`)."""
+    return {name: initialisers.fit(name, images, folder=folder, **initialisers.options(name, values)) for name in names}
+
+
+def judge_of(network: nn.Module, *, name: str) -> Extractor:
+    """A network as a judge of images that it has not made."""
+    return extractors.of_network(network, name=name)
 
 
 def extractor_of(

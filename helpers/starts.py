@@ -54,23 +54,18 @@ def by_class(y: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield int(k), (y == k).nonzero().flatten()
 
 
-def rows_of_classes(images: ImageSet, *, at_least: int = 1) -> list[Tensor]:
-    """Rows of each class in `images`; ValueError where a class has fewer than `at_least` images."""
+def pixels_by_class(images: ImageSet, *, at_least: int = 1) -> tuple[Tensor, ...]:
+    """Pixels (N_y, C, H, W) uint8 of each class; ValueError where a class has fewer than `at_least` images."""
     rows = [(images.labels == k).nonzero().flatten() for k in range(images.num_classes)]
     for name, found in zip(images.classes, rows, strict=True):
         if len(found) < at_least:
             raise ValueError(f"expected at least {at_least} images of class {name!r}, got {len(found)}")
-    return rows
+    return tuple(images.pixels[found] for found in rows)
 
 
-def mean_of(pixels: Tensor) -> Tensor:
-    """Mean (d,) float64 in [0, 1] of `pixels` (n, d) uint8: a sum of whole numbers, so exact before the division."""
-    return pixels.sum(0, dtype=torch.int64).double() / (255 * len(pixels))
-
-
-def class_means(images: ImageSet) -> Tensor:
-    """Mean image of each class, (K, C·H·W) float64 in [0, 1]."""
-    return torch.stack([mean_of(images.pixels[rows].flatten(1)) for rows in rows_of_classes(images)])
+def class_means(pixels: tuple[Tensor, ...]) -> Tensor:
+    """Mean image of each class, (K, C·H·W) float64 in [0, 1], of the pixels of `pixels_by_class`."""
+    return torch.stack([exact_products.mean_of(p.flatten(1)) for p in pixels])
 
 
 def as_images(flat: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -142,22 +137,23 @@ class ClassGaussian:
         x_0 = clip(μ_y + X_yᵀ z / √N_y + 0.01 ε, 0, 1),    z ~ N(0, I) of N_y numbers, ε ~ N(0, I)
 
     X_y (N_y, C·H·W) are the class's images in [0, 1] less their mean, so X_yᵀ z / √N_y has covariance X_yᵀ X_y / N_y
-    (Santurkar et al., 2019; JEM++, Yang, Su & Ji, 2021). `pixels` (N, C, H, W) uint8, `rows` (N_y,) of each class.
+    (Santurkar et al., 2019; JEM++, Yang, Su & Ji, 2021). `pixels` (N_y, C, H, W) uint8 and `mean` (K, C·H·W) float64
+    of each class. A batch goes through all images of each of its classes: few classes in a batch are faster.
     """
 
     name: ClassVar[str] = "class_gaussian"
-    pixels: Tensor
-    rows: tuple[Tensor, ...]
+    pixels: tuple[Tensor, ...]
+    mean: Tensor
 
     def draw(self, y: Tensor, key: noise.Key) -> Tensor:
         """First images (B, C, H, W); see `Start.draw`."""
-        z = own_key(self, y, key, "z", num_classes=len(self.rows))
-        epsilon = own_key(self, y, key, "noise", num_classes=len(self.rows))
-        shape = (self.pixels.shape[1], self.pixels.shape[2], self.pixels.shape[3])
-        x = torch.empty(len(y), *shape, device=y.device)
+        z = own_key(self, y, key, "z", num_classes=len(self.pixels))
+        epsilon = own_key(self, y, key, "noise", num_classes=len(self.pixels))
+        _, c, h, w = self.pixels[0].shape
+        x = torch.empty(len(y), c, h, w, device=y.device)
         for k, batch in by_class(y):
-            flat = self.pixels[self.rows[k]].flatten(1).to(y.device)
-            x_centred_z = exact_products.combination(grid_normal(z.rows(batch), len(flat)), flat)
-            jitter = JITTER_STD * epsilon.rows(batch).normal(flat.shape[1:], dtype=torch.float64)
-            x[batch] = as_images(mean_of(flat) + x_centred_z / math.sqrt(len(flat)) + jitter, shape)
+            flat, mean = self.pixels[k].flatten(1).to(y.device), self.mean[k].to(y.device)
+            along = exact_products.combination(grid_normal(z.rows(batch), len(flat)), flat, mean=mean)
+            jitter = JITTER_STD * epsilon.rows(batch).normal(mean.shape, dtype=torch.float64)
+            x[batch] = as_images(mean + along / math.sqrt(len(flat)) + jitter, (c, h, w))
         return x

@@ -122,7 +122,8 @@ def test_an_extractor_can_be_an_input_of_a_part():
 
     one = judge()
     before = fed(one)
-    one.of_reference(image_set(noise(5, seed=0)), ["penultimate"], batch_size=5, folder=None)
+    one.kept(noise(5, seed=0), ["penultimate"], batch_size=5, folder=None, in_memory=True)
+    assert one._known
     assert fed(one) == before == fed(judge())
     assert fed(judge(shift=0.5)) != before
 
@@ -138,27 +139,42 @@ def counted(extractor, monkeypatch):
 
 
 def test_features_of_a_reference_are_computed_once(monkeypatch, tmp_path):
-    first, reference = judge(), image_set(noise(20, seed=0))
+    first, reference = judge(), noise(20, seed=0)
     seen = counted(first, monkeypatch)
-    given = {"batch_size": 8, "folder": tmp_path}
-    found = first.of_reference(reference, ["penultimate"], **given)
-    first.of_reference(reference, ["penultimate"], **given)
+    given = {"batch_size": 8, "folder": tmp_path, "in_memory": True}
+    found = first.kept(reference, ["penultimate"], **given)
+    first.kept(torch.from_numpy(reference), ["penultimate"], **given | {"folder": None})
     assert sum(seen) == 20
     again = judge()
     seen = counted(again, monkeypatch)
-    stored = again.of_reference(reference, ["penultimate"], **given)
+    stored = again.kept(reference, ["penultimate"], **given)
     assert not seen
     assert torch.equal(stored["penultimate"], found["penultimate"])
-    again.of_reference(image_set(noise(20, seed=1)), ["penultimate"], **given)
+    again.kept(noise(20, seed=1), ["penultimate"], **given)
     other = judge(shift=0.5)
-    assert not torch.equal(other.of_reference(reference, ["penultimate"], **given)["penultimate"], found["penultimate"])
-    assert sum(seen) == 20
+    assert not torch.equal(other.kept(reference, ["penultimate"], **given)["penultimate"], found["penultimate"])
+    both = again.kept(reference, ["logits", "penultimate"], **given)
+    assert list(both) == ["logits", "penultimate"]
+    assert sum(seen) == 20 + 20  # the second set, and the logits of the first
+
+
+def test_features_of_made_images_are_kept_in_the_folder_only(monkeypatch, tmp_path):
+    extractor = judge()
+    seen = counted(extractor, monkeypatch)
+    given = {"batch_size": 8, "in_memory": False}
+    for folder in (tmp_path, tmp_path, None):
+        extractor.kept(noise(20, seed=0), ["penultimate"], folder=folder, **given)
+    assert sum(seen) == 40
+    assert not extractor._known
 
 
 @pytest.mark.parametrize("damage", ["cut", "exchanged", "altered"])
 def test_damaged_features_are_set_aside_and_made_again(damage, tmp_path, capsys):
-    reference = image_set(noise(20, seed=0))
-    good = judge().of_reference(reference, ["penultimate"], batch_size=8, folder=tmp_path)["penultimate"]
+    def kept(extractor):
+        given = {"batch_size": 8, "folder": tmp_path, "in_memory": True}
+        return extractor.kept(noise(20, seed=0), ["penultimate"], **given)["penultimate"]
+
+    good = kept(judge())
     (path,) = tmp_path.glob("features-*")
     content = path.read_bytes()
     if damage == "cut":
@@ -166,13 +182,30 @@ def test_damaged_features_are_set_aside_and_made_again(damage, tmp_path, capsys)
     elif damage == "altered":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     else:
-        judge(shift=0.5).of_reference(reference, ["penultimate"], batch_size=8, folder=tmp_path)
+        kept(judge(shift=0.5))
         (other,) = set(tmp_path.glob("features-*")) - {path}
         path.write_bytes(other.read_bytes())
-    again = judge().of_reference(reference, ["penultimate"], batch_size=8, folder=tmp_path)["penultimate"]
-    assert torch.equal(again, good)
+    assert torch.equal(kept(judge()), good)
     assert "set aside" in capsys.readouterr().err
     assert path.with_name(path.name + ".damaged-1").exists()
+
+
+class Watched(np.ndarray):
+    """An array that notes how many rows are read at a time."""
+
+    reads: list[int] = []  # noqa: RUF012
+
+    def __getitem__(self, rows):
+        found = super().__getitem__(rows)
+        self.reads.append(len(found))
+        return np.asarray(found)
+
+
+def test_images_are_read_in_batches_never_as_a_whole():
+    images = noise(50, seed=0).view(Watched)
+    judge().extract(images, ["penultimate"], batch_size=8)
+    assert max(images.reads) == 8
+    assert sum(images.reads) == 50
 
 
 # ---- Inception ----

@@ -29,7 +29,9 @@ def _text(name: str) -> list[str]:
 
 
 def test_the_notebooks_of_this_project_are_all_here():
-    assert {"00_start_here", "01_energy_landscape", "02_training_dynamics", "03_weat"} <= set(NOTEBOOKS)
+    assert {"00_start_here", "01_energy_landscape", "02_training_dynamics", "03_weat", "04_generation"} <= set(
+        NOTEBOOKS
+    )
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
 
@@ -153,6 +155,7 @@ EXPECTED = {
     "01_energy_landscape": {"pairs", "violins", "health", "identities"},
     "02_training_dynamics": {"curves", "phases", "plane", "weighted", "overfitting", "single_step"},
     "03_weat": {"robustness", "health", "weights", "ablation", "removal"},
+    "04_generation": {"grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
     "12_claims": {"claims"},
 }
 

@@ -13,7 +13,7 @@ PARTS = ("helpers", "notebooks", "params")
 FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
 NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20}
-KEPT = ("standard", "madry", "trades", "fgsm_rs_large", "madry_without")
+KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {
@@ -44,6 +44,14 @@ NOTEBOOK = {
         "n_targets": 1,
         "n_queries": 10,
         "n_health": 20,
+    },
+    "04_generation": {
+        "networks": ["madry", "trades"],
+        "n_generated": 40,
+        "n_sets": 2,
+        "n_steps": 4,
+        "n_shown": 4,
+        "n_chains": 10,
     },
     "12_claims": {
         "overfitting_network": "madry",
