@@ -35,17 +35,17 @@ HIGHER = ("precision", "recall", "class_agreement")
 
 
 def sets(
-    cases: Sequence[Case], measured: Mapping[tuple[str, int], Mapping[str, np.ndarray]], *, network: str
+    cases: Sequence[Case], measured: Mapping[tuple[str, int], Mapping[str, np.ndarray]], *, network: str, n: int
 ) -> pd.DataFrame:
     """One row for each case and sample set; `measured` has by setting's key and number of the set what
-    `setting_runs.measure` returned. The column `seed` has the number of the set."""
+    `setting_runs.measure` returned. The column `seed` has the number of the set, `n_images` how many it has, `n`."""
     rows = []
     for case in cases:
         for (key, number), found in measured.items():
             if key == case.setting.key:
                 knobs = {name: math.nan if value is None else value for name, value in asdict(case.setting).items()}
                 numbers = {name: float(value) for name, value in found.items() if name != PICTURES}
-                head = {"ablation": case.ablation, "setting": key, "network": network, "seed": number}
+                head = {"ablation": case.ablation, "setting": key, "network": network, "seed": number, "n_images": n}
                 rows.append({**head, **knobs, **numbers})
     return pd.DataFrame(rows)
 
@@ -53,7 +53,7 @@ def sets(
 def measured_metrics(frame: pd.DataFrame) -> list[str]:
     """The metrics of a frame of `sets`, in its order."""
     known = parameters.metrics()
-    return [str(column) for column in frame.columns if column in known and column not in KNOBS]
+    return [str(column) for column in frame.columns if column in known and column not in (*KNOBS, "n_images")]
 
 
 def estimate(values: Sequence[float] | np.ndarray, metric: str, *, n: int, dimension: int) -> Estimate:
@@ -90,7 +90,7 @@ def summary(cases: Sequence[Case], frame: pd.DataFrame, *, n: int, **place: str)
 def of_real(found: Sequence[Mapping[str, float]], *, n: int, **place: str) -> list[records.Scalar]:
     """Scalars of sets of `n` real images, scored as made ones are (`setting_runs.score`), for comparison."""
     rows = []
-    place = {"ablation": "real", "case": "training images", **place}
+    place = {"ablation": "real", "case": "another split", **place}
     for metric in (name for name in found[0] if name != DIMENSION):
         values = [one[metric] for one in found]
         mean = estimate(values, metric, n=n, dimension=int(found[0][DIMENSION]))

@@ -6,7 +6,7 @@ independent. Settings share the draws of starts and noise image by image, so tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,18 @@ class Jury:
     feature: str
     judge: Extractor
     seed: int
+
+
+def juries(
+    data: Mapping[str, ImageSet], reference: str, *, extractor: Extractor, feature: str, judge: Extractor, seed: int
+) -> dict[str, Jury]:
+    """The jury that compares settings, on the split `reference` of `data`, and that of the fresh report, on "test".
+
+    ValueError where both are one: a setting that was chosen on the test images cannot be reported on them.
+    """
+    if reference == "test":
+        raise ValueError("reference: expected another split than that of the fresh report, got 'test'")
+    return {split: Jury(data[split], extractor, feature, judge, seed) for split in (reference, "test")}
 
 
 def drawn(number: int, *, n: int, images: ImageSet) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The settings of an ablation of image generation: a base setting, and what each ablation changes of it. No torch.
+"""The settings of an ablation of image generation: a base setting, and what each ablation changes of it.
 
 A notebook's parameters hold a list for each knob, and the first value of each is the base setting's. An ablation goes
 through the lists of its own knobs and leaves the others at their first value, so that a list of one value is one point
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from helpers import style
+from helpers import initialisers, style
 
 ABLATIONS = {
     "pca": ("retained_variance", "pca_spread"),
@@ -71,14 +71,7 @@ WORDS = {
     "stop": "stop:",
 }
 PCA = ("class_pca", "local_class_pca")
-# Start → the knobs that it takes.
-TAKES = {
-    "class_pca": ("retained_variance", "pca_spread"),
-    "local_class_pca": ("retained_variance", "pca_spread", "n_neighbours"),
-    "class_mean": ("start_noise_std",),
-    "images": ("start_noise_std",),
-}
-_START = ("retained_variance", "pca_spread", "n_neighbours", "start_noise_std")
+_START = frozenset(knob for taken in initialisers.OPTIONS.values() for knob in taken)
 
 
 @dataclass(frozen=True)
@@ -162,7 +155,7 @@ def unique(found: Iterable[Case]) -> dict[str, Setting]:
 
 def _made(given: Mapping[str, Any]) -> Setting:
     """A setting without the knobs that its start and stop do not take."""
-    dropped = {name for name in _START if name not in TAKES.get(given["initialiser"], ())}
+    dropped = set(_START) - set(initialisers.OPTIONS[given["initialiser"]])
     if given["stop"] != "energy_within":
         dropped.add("energy_tolerance")
     return Setting(**{name: value for name, value in given.items() if name not in dropped})
