@@ -10,6 +10,7 @@ it by its protocol (FID, FID-64, FD (judge …)).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -91,22 +92,30 @@ def summary(pieces: Pieces) -> list[records.Scalar]:
         rows += found.scalars(seeds=numbers, **where)
         each = [_own(piece) for piece in several]
         for name in OWN:
-            share = name == "class_agreement"
-            estimate = over_sets([one[name] for one in each], share=share)
-            rows.append(records.scalar(name, estimate, n=found.protocol.n, seeds=numbers, sets=len(several), **where))
+            n = found.protocol.n
+            estimate = over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
+            value = estimate.value if name == "seconds_per_image" else estimate  # of a machine: no spread of a method
+            rows.append(records.scalar(name, value, n=n, seeds=numbers, sets=len(several), **where))
     return rows
 
 
-def over_sets(values: Sequence[float], *, share: bool = False) -> Estimate:
-    """The mean over sets with Student's t interval, none for fewer than three; a share's is cut at 0 and 100.
+def over_sets(values: Sequence[float], *, share_of: int | None = None) -> Estimate:
+    """The mean over sets with Student's t interval, none for fewer than three.
 
-    >>> print(over_sets([99.0, 100.0, 100.0], share=True))
+    A share (%) of `share_of` images is cut at 0 and 100, and where all sets agree it has Wilson's interval of one set:
+    equal numbers are no certainty.
+
+    >>> print(over_sets([99.0, 100.0, 100.0], share_of=100))
     99.7 [98.2, 100.0]
     """
     found = metrics.student_t(values)
     if len(values) < image_quality.MIN_SETS:
-        return replace(found, low=float("nan"), high=float("nan"), kind="none")
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0)) if share else found
+        return replace(found, low=math.nan, high=math.nan, kind="none")
+    if share_of is None:
+        return found
+    if found.low == found.high:
+        return metrics.wilson(round(found.value * share_of / 100), share_of)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
 
 
 def protocol(pieces: Pieces) -> Protocol:
@@ -218,18 +227,25 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(way=ways, who=who)
 
 
-def reading(sets: pd.DataFrame, metric: str, *, over: str, values: Sequence[str], **where: str) -> str:
+def reading(
+    sets: pd.DataFrame, metric: str, *, over: str, values: Sequence[str], beside: str = "next", **where: str
+) -> str:
     """Each of `values` of the column `over` beside the next, set by set: a line with the difference and its interval.
+
+    With `beside` "first" it is the first of them that stands beside each other.
 
     `where` says which of the other rows are meant. Pairs are sets of one number: the same seed of the network, the
     same noise.
     """
-    chosen = sets[np.logical_and.reduce([sets[key] == value for key, value in where.items()])]
+    chosen = sets
+    for key, value in where.items():
+        chosen = chosen[chosen[key] == value]
     by = {value: chosen[chosen[over] == value].set_index("seed")[metric] for value in values}
     lines = []
-    for one, two in itertools.pairwise(values):
+    pairs = itertools.pairwise(values) if beside == "next" else [(values[0], other) for other in values[1:]]
+    for one, two in pairs:
         found = over_sets((by[one] - by[two]).to_list())
-        clear = found.kind != "none" and (found.low > 0 or found.high < 0)
+        clear = found.low < found.high and (found.low > 0 or found.high < 0)
         said = ("higher" if found.value > 0 else "lower") if clear else "not told apart"
         names = [SAID.get(value, style.label(value)) for value in (one, two)]
         lines.append(f"{names[0]} − {names[1]}: {found}, {said} ({len(by[one])} sets)")

@@ -39,14 +39,16 @@ def image_blocks(
     n_lines, n_rows = -(-len(arrays) // across), n // n_columns
     with style.in_style():
         width = across * (size * n_columns * (1 + GAP) + 0.15) + (0.9 if row_labels else 0.1)
-        figure = style.canvas(width, n_lines * (size * n_rows * (1 + GAP) + 0.35))
+        figure = style.canvas(
+            width, n_lines * (size * n_rows * (1 + GAP) + (0.5 if any(", " in name for name in arrays) else 0.3))
+        )
         axes = figure.subplots(n_lines, across, squeeze=False)
         for ax in axes.flat[len(arrays) :]:
             ax.set_visible(False)
         for place, (name, images) in enumerate(arrays.items()):
             ax = axes.flat[place]
             _block(ax, images, n_columns=n_columns)
-            ax.set_title(name, size=8.5, pad=4)
+            ax.set_title(name.replace(", ", ",\n"), size=8.5, pad=4)
             if place % across == 0 and row_labels:
                 ax.set_yticks((np.arange(n_rows) + 0.5) * (1 + GAP), row_labels)
                 ax.tick_params(length=0, labelleft=True)

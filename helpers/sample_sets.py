@@ -50,7 +50,7 @@ class Place:
 
 
 def plan(networks: Sequence[str], *, main: str, starts: Sequence[str]) -> list[Place]:
-    """Every start and sampler under the network `main`, every start with momentum under the others.
+    """Every start and sampler under the network `main`; under the others the first and the last start with momentum.
 
     >>> [one.key for one in plan(["madry", "trades"], main="madry", starts=["uniform"])][3:]
     ['madry-uniform-long_step', 'trades-uniform-momentum']
@@ -58,7 +58,8 @@ def plan(networks: Sequence[str], *, main: str, starts: Sequence[str]) -> list[P
     if main not in networks:
         raise ValueError(f"expected main among the networks {list(networks)}, got {main!r}")
     places = [Place(main, start, sampler) for start in starts for sampler in SAMPLERS]
-    return places + [Place(name, start, "momentum") for name in networks if name != main for start in starts]
+    ends = list(dict.fromkeys([starts[0], starts[-1]]))
+    return places + [Place(name, start, "momentum") for name in networks if name != main for start in ends]
 
 
 def steps(sampler: str, *, step_size: float, momentum: float, n_steps: int) -> dict[str, Any]:
