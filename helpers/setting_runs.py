@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import generation, image_quality, initialisers, likeness, sample_sets
+from helpers import extractors, generation, image_quality, initialisers, likeness, sample_sets, zoo
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 from helpers.settings import Setting
@@ -37,16 +37,34 @@ class Jury:
     seed: int
 
 
+def networks(name: str, *, profile: str, n_sets: int, device: torch.device | str) -> list[nn.Module]:
+    """The network of each sample set: the recipe's seeds in turn (`sample_sets.seed_of`)."""
+    seeds = zoo.seeds(name, profile=profile)
+    members = [sample_sets.seed_of(number, seeds) for number in range(n_sets)]
+    return [zoo.get(name, profile=profile, seed=seed, device=device) for seed in members]
+
+
 def juries(
-    data: Mapping[str, ImageSet], reference: str, *, extractor: Extractor, feature: str, judge: Extractor, seed: int
+    data: Mapping[str, ImageSet],
+    reference: str,
+    *,
+    judge: nn.Module,
+    name: str,
+    kind: str,
+    feature: str | None,
+    seed: int,
+    device: torch.device | str,
 ) -> dict[str, Jury]:
     """The jury that compares settings, on the split `reference` of `data`, and that of the fresh report, on "test".
 
-    ValueError where both are one: a setting that was chosen on the test images cannot be reported on them.
+    `judge` and its `name` judge classes; `kind` and `feature` name the extractor, as sample_sets.extractor_of takes
+    them. ValueError where both splits are one: a setting chosen on the test images cannot be reported on them.
     """
     if reference == "test":
         raise ValueError("reference: expected another split than that of the fresh report, got 'test'")
-    return {split: Jury(data[split], extractor, feature, judge, seed) for split in (reference, "test")}
+    sees = extractors.of_network(judge, name=name)
+    looks, layer = sample_sets.extractor_of(sees, kind=kind, feature=feature, device=device)
+    return {split: Jury(data[split], looks, layer, sees, seed) for split in (reference, "test")}
 
 
 def drawn(number: int, *, n: int, images: ImageSet) -> dict[str, Tensor]:

@@ -97,7 +97,12 @@ def test_settings_are_compared_set_by_set(frame):
     assert ablation_scores.verdict(worse, "kid") == "worse"
 
 
-WAYS = [("precision", 1, "better"), ("recall", -1, "worse"), ("frechet_distance", 1, "worse"), ("saturation", 1, "more")]
+WAYS = [
+    ("precision", 1, "better"),
+    ("recall", -1, "worse"),
+    ("frechet_distance", 1, "worse"),
+    ("saturation", 1, "more"),
+]
 
 
 @pytest.mark.parametrize(("metric", "sign", "said"), WAYS)

@@ -9,7 +9,7 @@ import pytest
 import trees
 import yaml
 
-from helpers import ledger, parameters, records
+from helpers import ledger, parameters, records, settings
 from helpers.parameters import ROOT
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -29,9 +29,14 @@ def _text(name: str) -> list[str]:
 
 
 def test_the_notebooks_of_this_project_are_all_here():
-    assert {"00_start_here", "01_energy_landscape", "02_training_dynamics", "03_weat", "04_generation"} <= set(
-        NOTEBOOKS
-    )
+    assert {
+        "00_start_here",
+        "01_energy_landscape",
+        "02_training_dynamics",
+        "03_weat",
+        "04_generation",
+        "05_generation_ablations",
+    } <= set(NOTEBOOKS)
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
 
@@ -98,6 +103,8 @@ def test_every_parameter_is_used(profile, name):
     }
     if name == ledger.NOTEBOOK:  # where the claims themselves name parameters, after a $
         used |= {role for claim in ledger.read() for role in claim.roles}
+    if name == "05_generation_ablations":  # its knobs, of which it takes what the ablations ask for
+        used |= {*settings.LISTS.values(), "l2_step_sizes", "start_noise_std", "energy_tolerance"}
     assert set(values) <= used
 
 
@@ -156,6 +163,7 @@ EXPECTED = {
     "02_training_dynamics": {"curves", "phases", "plane", "weighted", "overfitting", "single_step"},
     "03_weat": {"robustness", "health", "weights", "ablation", "removal"},
     "04_generation": {"grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
+    "05_generation_ablations": {"settings", "best"},
     "12_claims": {"claims"},
 }
 

@@ -97,10 +97,12 @@ def test_too_few_images_to_show_is_an_error():
 
 
 def test_the_images_that_choose_are_not_those_that_are_reported_on(digits, jury):
-    given = {"extractor": jury.extractor, "feature": "penultimate", "judge": jury.judge, "seed": 0}
+    given = {"judge": network(1), "name": "judge", "kind": "judge", "feature": None, "seed": 0, "device": "cpu"}
     found = setting_runs.juries({"validation": digits, "test": jury.reference}, "validation", **given)
     assert found["validation"].reference is digits
     assert found["test"].reference is jury.reference
+    assert {one.extractor.name for one in found.values()} == {jury.extractor.name}
+    assert {one.feature for one in found.values()} == {"penultimate"}
     with pytest.raises(ValueError, match="reference: expected another split than that of the fresh report, got 'test'"):
         setting_runs.juries({"test": digits}, "test", **given)
 

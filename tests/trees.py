@@ -53,6 +53,17 @@ NOTEBOOK = {
         "n_shown": 4,
         "n_chains": 10,
     },
+    "05_generation_ablations": {
+        "ablations": ["pca", "noise", "gradient", "stop", "follow_up"],
+        "retained_variances": [0.95, 0.8],
+        "pca_spreads": [1, 0.354],
+        "neighbour_counts": [10],
+        "noise_stds": [0.001, 0],
+        "l2_step_sizes": [0.1],
+        "step_counts": [3],
+        "n_generated": 80,
+        "n_shown": 2,
+    },
     "12_claims": {
         "overfitting_network": "madry",
         "overfitting_der_network": "madry",
