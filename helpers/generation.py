@@ -37,20 +37,6 @@ IMAGES = "images.npy"
 PURPOSE = "generation"
 
 
-<<<<<<< HEAD
-class Start(Protocol):
-    """Where chains begin: a frozen dataclass (its content is hashed) that draws x_0 for classes y (initialisers.py)."""
-
-    @property
-    def name(self) -> str:
-        """Its name in YAML."""
-
-    def draw(self, y: Tensor, key: noise.Key) -> Tensor:
-        """x_0 (B, C, H, W) float32 in [0, 1] for classes y (B,); `key.index` (B,) says which images."""
-
-
-=======
->>>>>>> samplers
 @dataclass(frozen=True, eq=False)
 class Generated:
     """What `generate` made, one row for each image.
