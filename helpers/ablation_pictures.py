@@ -35,7 +35,7 @@ def grid(images: np.ndarray, frame: pd.DataFrame, *, classes: Sequence[str]) -> 
     for each share of variance, both rising. `images` (n_cases, P, C, H, W), `classes` the names of those shown."""
     own = frame[frame["ablation"] == "pca"]
     spreads, shares = sorted(set(own["pca_spread"])), sorted(set(own["retained_variance"]))
-    place = {(row.retained_variance, row.pca_spread): row.row for row in own.itertuples()}
+    place = {(one["retained_variance"], one["pca_spread"]): int(one["row"]) for one in own.to_dict("records")}
     n_each = images.shape[1] // len(classes)
     parts = [slice(k * n_each, (k + 1) * n_each) for k in range(len(classes))]
     blocks = {

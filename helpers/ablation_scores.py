@@ -74,7 +74,7 @@ def estimate(values: Sequence[float] | np.ndarray, metric: str, *, n: int, dimen
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0)) if share else found
 
 
-def summary(cases: Sequence[Case], frame: pd.DataFrame, *, n: int, **place: str) -> list[records.Scalar]:
+def summary(cases: Sequence[Case], frame: pd.DataFrame, *, n: int, **place: Any) -> list[records.Scalar]:
     """Scalars for a record: each metric of each case over its sample sets of `n` images; `place` holds for all."""
     rows = []
     dimension = int(frame[DIMENSION].iloc[0])
@@ -87,7 +87,7 @@ def summary(cases: Sequence[Case], frame: pd.DataFrame, *, n: int, **place: str)
     return rows
 
 
-def of_real(found: Sequence[Mapping[str, float]], *, n: int, **place: str) -> list[records.Scalar]:
+def of_real(found: Sequence[Mapping[str, float]], *, n: int, **place: Any) -> list[records.Scalar]:
     """Scalars of sets of `n` real images, scored as made ones are (`setting_runs.score`), for comparison."""
     rows = []
     place = {"ablation": "real", "case": "another split", **place}
@@ -118,25 +118,21 @@ HEADERS |= {"saturation": "saturation (%)", "joint_energy": "E(x, y) (nat)", "st
 SELECTED, FRESH = "selected", "fresh"  # protocols: the number that chose, and that of new images
 
 
-def shown(selected_by: str) -> dict[str, str]:
-    """Metric → title: the score that chooses, then what stands beside it in every figure."""
-    measures = ("class_agreement", "diversity", "saturation")
-    return {selected_by: style.label(selected_by), **{name: style.label(name) for name in measures}}
+# The score that chooses. It has no bias where the images to compare with are few for a Fréchet distance.
+SCORE = "kid"
+REPORTED = (SCORE, FRECHET, "class_agreement")
+SHOWN = {name: style.label(name) for name in (SCORE, "class_agreement", "diversity", "saturation")}
 
 
 # What is chosen
 
 
-def best(cases: Sequence[Case], frame: pd.DataFrame, *, metric: str) -> Case:
-    """The case of the lowest mean `metric`, the first of equal ones; a start from real images is not eligible."""
-    if metric not in LOWER:
-        raise ValueError(f"selected_by: expected one of {', '.join(LOWER)}, of which less is better, got {metric!r}")
-    if metric not in frame:
-        raise ValueError(f"selected_by: expected one of {', '.join(measured_metrics(frame))}, got {metric!r}")
+def best(cases: Sequence[Case], frame: pd.DataFrame) -> Case:
+    """The case of the lowest mean SCORE, the first of equal ones; a start from real images is not eligible."""
     eligible = [case for case in cases if case.setting.initialiser != REAL_START]
     if not eligible:
         raise ValueError("expected a setting that does not start from real images, got none")
-    means = frame.groupby("setting")[metric].mean()
+    means = frame.groupby("setting")[SCORE].mean()
     return min(eligible, key=lambda case: float(means[case.setting.key]))
 
 
@@ -153,8 +149,7 @@ def tidy(scalars: pd.DataFrame) -> pd.DataFrame:
     """A record of `summary` with one row for each number: ablation, knobs, metric, value, low, high, n, seeds."""
     knobs = [knob for knob in KNOBS if knob in scalars]
     columns = ["ablation", "case", *knobs, "metric", "value", "low", "high", "interval_kind", "n", "seeds"]
-    seeds = [" ".join(map(str, one)) if isinstance(one, list) else None for one in scalars["seeds"]]
-    found = scalars.assign(seeds=seeds)[columns].astype(object)
+    found = scalars.assign(seeds=scalars["seeds"].map(lambda one: " ".join(map(str, one))))[columns].astype(object)
     return found.where(found.notna(), None)
 
 
@@ -217,13 +212,13 @@ def _signed(found: Estimate) -> str:
     return ("+" if found.value > 0 else "") + str(found).replace("-", "\N{MINUS SIGN}")
 
 
-def told(frames: Mapping[str, pd.DataFrame], final: Sequence[Case], *, metric: str, n_settings: int) -> str:
+def told(frames: Mapping[str, pd.DataFrame], final: Sequence[Case], *, n_settings: int) -> str:
     """The chosen setting against the base setting under both protocols, and what choosing is worth on new images."""
     chosen, base = final
-    lines = [f"Chosen by {style.label(metric)} among {n_settings} settings: {named(chosen)}"]
+    lines = [f"Chosen by {style.label(SCORE)} among {n_settings} settings: {named(chosen)}"]
     for protocol, frame in frames.items():
-        found = against(frame, chosen, base, metric)
+        found = against(frame, chosen, base, SCORE)
         lines.append(
-            f"{protocol}: {style.label(metric)} {_signed(found)} against the base setting ({verdict(found, metric)})"
+            f"{protocol}: {style.label(SCORE)} {_signed(found)} against the base setting ({verdict(found, SCORE)})"
         )
     return "\n".join(lines)

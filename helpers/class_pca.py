@@ -5,6 +5,10 @@
 U_i and std_i are the directions and standard deviations of the class's images in pixel space. The paper writes the
 same with singular values, s_i = √(n−1) std_i, and α_i = σ_PCA z_i: σ_PCA = spread/√(n−1). A spread of 1 is the
 Gaussian that the class has along its first m directions.
+
+Draws from one fit are the same bits in any batch and on any device. Fits made anew by another linear algebra library
+agree within rounding; so do neighbourhoods, whose eigenvectors are found at each draw: there, equal bits across devices
+or libraries are likely (their rounding is far below the grid of `exact_products`), not certain.
 """
 
 from __future__ import annotations
@@ -266,6 +270,6 @@ def _identity(kind: str, checksum: str, name: str, **options: float) -> dict[str
 def _kept(
     folder: Path | None, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """A fit from its file, which is named after its kind, a digest of all that it is of, and its class."""
+    """A fit from its file, which is named after its kind and a digest of all that it is of."""
     mark = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return fits.kept(folder, f"{identity['kind']}-{mark[:16]}", identity=identity, make=make)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,23 +28,13 @@ from torch import Tensor, nn
 
 from helpers import attack_losses, checks, energies, files, noise, parts, run_folder, samplers
 from helpers.data import ImageSet
+from helpers.starts import Start
 
-__all__ = ["Generated", "Start", "arrays_of", "class_targets", "generate", "pixels", "trajectory"]
+__all__ = ["Generated", "arrays_of", "class_targets", "generate", "pixels", "trajectory"]
 
 FORMAT = 1  # of the folder, and of what a generation means: another number refuses older folders
 IMAGES = "images.npy"
 PURPOSE = "generation"
-
-
-class Start(Protocol):
-    """Where chains begin: a frozen dataclass (its content is hashed) that draws x_0 for classes y (initialisers.py)."""
-
-    @property
-    def name(self) -> str:
-        """Its name in YAML."""
-
-    def draw(self, y: Tensor, key: noise.Key) -> Tensor:
-        """x_0 (B, C, H, W) float32 in [0, 1] for classes y (B,); `key.index` (B,) says which images."""
 
 
 @dataclass(frozen=True, eq=False)

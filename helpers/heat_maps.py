@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,14 +59,14 @@ def heat_map(
     return figure
 
 
-def _places(column: pd.Series) -> list[object]:
+def _places(column: pd.Series) -> list[Any]:
     """The values of an axis in their order."""
     found = list(dict.fromkeys(column))
     return sorted(found) if pd.api.types.is_numeric_dtype(column) else found
 
 
 def _panel(
-    ax: Axes, cells: pd.DataFrame, *, down: list[object], across: list[object], ends: tuple[str, str, str]
+    ax: Axes, cells: pd.DataFrame, *, down: list[Any], across: list[Any], ends: tuple[str, str, str]
 ) -> None:
     value, low, high = ends
     grid = np.array([[cells[value].get((one, other), np.nan) for other in across] for one in down], dtype=float)

@@ -9,10 +9,9 @@ everything in its `Protocol`, so a column of a table (`column`) takes scores of 
 
 The Fréchet distance of n images is biased upward, the more the smaller n and the larger the feature's dimension: only
 scores of equal n are compared, and an interval needs n of at least twice that dimension. KID has no such bias for
-independent draws; of two sets with their classes in equal shares it comes out a little below zero. A judge of ours was
-trained on real images only and may find a thing that is none of its classes near to one of them (of pure noise more
-than half is "precise" by a judge of digits): its scores rank sets that look like the data, and are read beside the
-pictures.
+independent draws; of two sets with their classes in equal shares it comes out a little below zero. A judge of ours has
+seen real images only, and may hold a thing that is none of its classes to be near one of them (pure noise can come out
+as "precise"): its scores rank sets that look like the data, and are read beside the pictures.
 
 LPIPS, a metric of the paper, is not run: it compares an image with a partner, and a generated image has none (the
 public code pairs them by their order in the class, which means nothing).

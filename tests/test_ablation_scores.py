@@ -75,12 +75,10 @@ def test_shares_stay_between_0_and_100():
 
 
 def test_the_least_score_is_chosen_but_no_start_from_real_images(frame):
-    chosen = ablation_scores.best(CASES, frame, metric="kid")
+    chosen = ablation_scores.best(CASES, frame)
     assert chosen == CASES[1]
-    with pytest.raises(ValueError, match="of which less is better, got 'diversity'"):
-        ablation_scores.best(CASES, frame, metric="diversity")
     with pytest.raises(ValueError, match="expected a setting that does not start from real images"):
-        ablation_scores.best(CASES[3:], frame, metric="kid")
+        ablation_scores.best(CASES[3:], frame)
 
 
 def test_settings_are_compared_set_by_set(frame):
@@ -166,7 +164,7 @@ def test_what_is_told_has_both_protocols(frame):
         )
         for name in ("selected", "fresh")
     }
-    lines = ablation_scores.told(own, final, metric="kid", n_settings=3).splitlines()
+    lines = ablation_scores.told(own, final, n_settings=3).splitlines()
     assert lines[0] == "Chosen by KID among 3 settings: noise σ 0.01"
     assert lines[1].startswith("selected: KID −0.040 [")
     assert lines[2].startswith("fresh: KID −0.040 [")

@@ -122,6 +122,15 @@ def test_an_image_does_not_depend_on_its_batch(tmp_path):
     assert abs(two.images.astype(int) - whole.images[rows].astype(int)).max() <= 1
 
 
+def test_the_network_may_lie_on_another_device_than_the_start(device, tmp_path):
+    options = {"stop": "energy", "targets": torch.full((K,), -1e9)}
+    here = generate(tmp_path / "here", **options)
+    there = generate(tmp_path / "there", Network().to(device), **options)
+    # sums are rounded in another order there: a pixel may fall on the other side of a half
+    assert abs(there.images.astype(int) - here.images.astype(int)).max() <= 1
+    assert np.allclose(there.joint, here.joint, atol=36 / 255)
+
+
 @pytest.mark.parametrize("stop", ["energy", "energy_within"])
 def test_chains_stop_at_the_energy_of_their_class(stop, tmp_path):
     network = Network()

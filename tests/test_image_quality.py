@@ -96,6 +96,25 @@ def test_the_kernel_distances_interval_covers_also_where_the_sets_differ():
     assert covered >= stats.binom.ppf(1e-4, 60, 0.95)
 
 
+def test_the_kernel_distance_of_classes_in_equal_shares_is_below_zero():
+    # equal shares vary less than those of independent draws, which the estimate without bias expects
+    far = torch.tensor([[0.0, 0, 0], [6, 0, 0]])
+    values = []
+    for seed in range(20):
+        one, two = (gaussian(100, 2 * seed + k) / 10 + far.repeat(50, 1) for k in (0, 1))
+        values.append(measured(one, two, "kid", kid_subset_size=50)["kid"].value)
+    assert np.mean(values) < -4 * np.std(values, ddof=1) / math.sqrt(len(values))
+
+
+def test_the_frechet_distance_of_few_images_is_biased_upward():
+    def mean(n):
+        pairs = [(gaussian(n, 2 * seed), gaussian(n, 2 * seed + 1)) for seed in range(30)]
+        return np.mean([measured(one, two, "frechet")["frechet_distance"].value for one, two in pairs])
+
+    few, many = mean(20), mean(200)
+    assert few > 5 * many > 0
+
+
 def test_subsets_of_more_than_half_of_the_images_give_no_interval():
     # with a subset of all images every subset is the same and their spread would be zero
     for size, kind in ((100, "subsets"), (101, "none"), (200, "none")):

@@ -181,7 +181,7 @@ def test_uniform_has_the_moments_of_a_uniform_distribution(fitted):
 
 
 def test_class_gaussian_has_the_mean_and_the_full_covariance_of_the_class():
-    images = toy()
+    images = toy(n=5)  # so few that N and N − 1 differ, and that two of six directions have the jitter alone
     x = many(initialisers.fit("class_gaussian", images, folder=None))
     n, mean = len(x), images.images().flatten(1).double().mean(0)
     expected = centred(images).T @ centred(images) / len(images) + 1e-4 * torch.eye(6)
@@ -191,6 +191,9 @@ def test_class_gaussian_has_the_mean_and_the_full_covariance_of_the_class():
     four_sigma = 4 * ((variance.outer(variance) + expected**2) / n).sqrt()
     assert ((x.T.cov() - expected).abs() <= four_sigma).all()
     assert (expected.abs() > 3 * four_sigma).sum() > 20  # most entries would be missed if they were taken for 0
+    empty = torch.linalg.eigh(expected).eigenvectors[:, :2]
+    jitter = (x @ empty).var(0)
+    assert (jitter / 1e-4 - 1).abs().max() <= 4 * (2 / n) ** 0.5
 
 
 @pytest.mark.parametrize(("std", "name"), [(0.05, "class_mean"), (0.02, "images")])

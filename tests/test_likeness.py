@@ -118,8 +118,8 @@ def test_in_features_the_features_count():
 def test_the_interval_of_diversity_covers():
     covered = 0
     for seed in range(100):
-        y = torch.zeros(40, dtype=torch.long)
-        found = likeness.diversity(noise(40, seed=seed), y, image_set(noise(60, seed=1000 + seed)), **PIXELS)
+        y = torch.zeros(60, dtype=torch.long)  # fewer real images than made ones, so that their error counts
+        found = likeness.diversity(noise(60, seed=seed), y, image_set(noise(20, seed=1000 + seed)), **PIXELS)
         covered += found.overall.low <= 1 <= found.overall.high
     low, high = stats.binom.ppf([1e-4, 1 - 1e-4], 100, 0.95)
     assert low <= covered <= high
@@ -145,7 +145,9 @@ def test_the_nearest_training_image_is_found_in_any_block(monkeypatch, rows):
     assert found.space == "pixels"
 
 
-def test_a_copy_is_at_no_distance_exactly_and_the_first_of_equals_counts():
+@pytest.mark.parametrize("rows", [10, 2000])
+def test_a_copy_is_at_no_distance_exactly_and_the_first_of_equals_counts(monkeypatch, rows):
+    monkeypatch.setattr(likeness, "ROWS", rows)
     training = noise(30, seed=0, shape=(3, 32, 32))
     training[20] = training[5]
     found = likeness.nearest(training[[20, 7]], image_set(training), **PIXELS)
