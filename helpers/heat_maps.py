@@ -65,9 +65,7 @@ def _places(column: pd.Series) -> list[Any]:
     return sorted(found) if pd.api.types.is_numeric_dtype(column) else found
 
 
-def _panel(
-    ax: Axes, cells: pd.DataFrame, *, down: list[Any], across: list[Any], ends: tuple[str, str, str]
-) -> None:
+def _panel(ax: Axes, cells: pd.DataFrame, *, down: list[Any], across: list[Any], ends: tuple[str, str, str]) -> None:
     value, low, high = ends
     grid = np.array([[cells[value].get((one, other), np.nan) for other in across] for one in down], dtype=float)
     image = ax.imshow(np.ma.masked_invalid(grid), cmap=COLOURS, aspect="auto", origin="lower")

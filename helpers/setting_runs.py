@@ -154,8 +154,11 @@ def score_real(images: ImageSet, *, jury: Jury, batch_size: int) -> dict[str, fl
 
 
 def real_sets(images: ImageSet, *, n: int, n_sets: int) -> list[ImageSet]:
-    """Disjoint sets of `n` real images, each class as often, to be scored as made ones are."""
+    """Disjoint sets of `n` real images, each class as often, to be scored as made ones are; fewer where images end."""
     each = n // images.num_classes
+    n_sets = min(n_sets, int(images.labels.bincount(minlength=images.num_classes).min()) // each)
+    if not n_sets:
+        raise ValueError(f"expected {each} images of each class in {images.name}/{images.split}, got fewer")
     chosen = images.per_class(each * n_sets)
     rows = torch.arange(len(chosen)).reshape(images.num_classes, n_sets, each)
     return [chosen.subset(rows[:, number].flatten()) for number in range(n_sets)]

@@ -111,6 +111,9 @@ def test_real_sets_are_disjoint_and_balanced(digits):
     several = setting_runs.real_sets(digits, n=100, n_sets=3)
     assert [one.labels.bincount().tolist() for one in several] == [[10] * 10] * 3
     assert len({int(i) for one in several for i in one.index}) == 300
+    assert len(setting_runs.real_sets(digits, n=100, n_sets=9)) == 3, "as many as there are"
+    with pytest.raises(ValueError, match="expected 50 images of each class in digits/train, got fewer"):
+        setting_runs.real_sets(digits, n=500, n_sets=1)
 
 
 def test_saturation_counts_both_ends_and_contrast_is_that_of_each_image():
