@@ -36,13 +36,17 @@ def chain_animation(
         shown: dict[str, list[AxesImage]] = {}
         for row, (name, film) in zip(axes, frames.items(), strict=True):
             for ax, image in zip(row, film[0], strict=True):
-                ax.axis("off")
+                ax.set(xticks=[], yticks=[])
+                ax.grid(visible=False)
+                ax.spines[:].set_visible(False)
                 shown.setdefault(name, []).append(ax.imshow(as_picture(image), interpolation="nearest", vmin=0, vmax=1))
-            row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, ha="right", va="center", size=8)
+            row[0].set_yticks([0.5 * (film.shape[3] - 1)], [name], size=8)
+            row[0].tick_params(length=0)
         for ax, text in zip(axes[0], column_labels, strict=False):
             ax.set_title(text, size=8, pad=3)
         head = figure.suptitle(f"step {steps[0]}", size=9)
-        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+        # Letters are wider for their height at a GIF's resolution than at the one arranged for: some room at the left.
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0.02, rect=(0.02, 0, 0.98, 1))
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # arranged once, not anew for each frame
 

@@ -23,11 +23,13 @@ def interval_dots(
     value: str = "value",
     low: str = "low",
     high: str = "high",
+    each: str = "a seed",
 ) -> Figure:
     """A dot with its interval for each method (`by`, from top to bottom) and, small, its seeds; a panel a measure.
 
     `means` has one row for each method and `measure`; `low` and `high` may be missing in a row, which then has no bar.
-    `seeds` has one row for each method, measure and seed. `panels` maps a measure to the label of its axis.
+    `seeds` has one row for each method, measure and seed, or whatever `each` calls the small marks. `panels` maps a
+    measure to the label of its axis.
     """
     needed(means, [by, measure, value])
     methods = groups(means, by)
@@ -51,6 +53,6 @@ def interval_dots(
         axes[0].set_yticks(range(len(methods)), [style.label(name) for name in methods])
         handles = [Line2D([], [], marker="o", color=style.NEUTRAL, label="mean, 95 % interval")]
         if seeds is not None:
-            handles.append(Line2D([], [], marker="|", linestyle="", color=style.NEUTRAL, label="a seed"))
+            handles.append(Line2D([], [], marker="|", linestyle="", color=style.NEUTRAL, label=each))
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
