@@ -98,6 +98,12 @@ def of_real(found: Sequence[Mapping[str, float]], *, n: int, **place: Any) -> li
     return rows
 
 
+def level(scalars: pd.DataFrame) -> dict[str, float]:
+    """The means of the real images in a record (`of_real`), by metric."""
+    own = scalars[scalars["ablation"] == "real"]
+    return dict(zip(own["metric"], own["value"].astype(float), strict=True))
+
+
 # What a figure shows: ablations of one number, the knob and the label of its axis; and measures beside each other.
 AXES = {
     "momentum": ("momentum", "momentum ζ"),
@@ -149,8 +155,12 @@ def tidy(scalars: pd.DataFrame) -> pd.DataFrame:
     """A record of `summary` with one row for each number: ablation, knobs, metric, value, low, high, n, seeds."""
     knobs = [knob for knob in KNOBS if knob in scalars]
     columns = ["ablation", "case", *knobs, "metric", "value", "low", "high", "interval_kind", "n", "seeds"]
-    found = scalars.assign(seeds=scalars["seeds"].map(lambda one: " ".join(map(str, one))))[columns].astype(object)
+    found = scalars.assign(seeds=scalars["seeds"].map(_words))[columns].astype(object)
     return found.where(found.notna(), None)
+
+
+def _words(seeds: Any) -> str | None:
+    return " ".join(map(str, seeds)) if isinstance(seeds, list) else None
 
 
 def best_table(scalars: pd.DataFrame, *, shown: Sequence[str]) -> pd.DataFrame:

@@ -148,11 +148,6 @@ def score(
     return found | {DIMENSION: whole.protocol.dimension}
 
 
-def score_real(images: ImageSet, *, jury: Jury, batch_size: int) -> dict[str, float]:
-    """The scores of a set of real images."""
-    return score(images.pixels, images.labels, jury=jury, made_by=None, batch_size=batch_size)
-
-
 def real_sets(images: ImageSet, *, n: int, n_sets: int) -> list[ImageSet]:
     """Disjoint sets of `n` real images, each class as often, to be scored as made ones are; fewer where images end."""
     each = n // images.num_classes
@@ -162,6 +157,12 @@ def real_sets(images: ImageSet, *, n: int, n_sets: int) -> list[ImageSet]:
     chosen = images.per_class(each * n_sets)
     rows = torch.arange(len(chosen)).reshape(images.num_classes, n_sets, each)
     return [chosen.subset(rows[:, number].flatten()) for number in range(n_sets)]
+
+
+def score_real(images: ImageSet, *, jury: Jury, n: int, n_sets: int, batch_size: int) -> list[dict[str, float]]:
+    """The scores of each of `real_sets`."""
+    several = real_sets(images, n=n, n_sets=n_sets)
+    return [score(one.pixels, one.labels, jury=jury, made_by=None, batch_size=batch_size) for one in several]
 
 
 def saturation(images: np.ndarray | Tensor) -> float:

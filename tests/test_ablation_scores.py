@@ -119,14 +119,23 @@ def test_reading_says_each_case_against_the_first(frame):
 
 def test_tables_are_drawn_from_the_record_and_the_tidy_one_has_every_number(frame, tmp_path):
     run = Run(tmp_path, notebook="05_generation_ablations")
-    record = records.save(run, "settings", scalars=ablation_scores.summary(CASES, frame, n=200), frames={"sets": frame})
+    real = ablation_scores.of_real([{"kid": 0.1 * k, "dimension": 96} for k in range(3)], n=200)
+    scalars = ablation_scores.summary(CASES, frame, n=200) + real
+    record = records.save(run, "settings", scalars=scalars, frames={"sets": frame})
+    assert ablation_scores.level(record.scalars) == {"kid": pytest.approx(0.1)}
     wide = ablation_scores.table(record.scalars)
-    assert wide["case"].tolist() == ["noise σ 0.001", "noise σ 0.01", "start: class PCA", "start: images"]
+    assert wide["case"].tolist() == [
+        "noise σ 0.001",
+        "noise σ 0.01",
+        "start: class PCA",
+        "start: images",
+        "another split",
+    ]
     assert str(wide["kid"].iloc[1]).startswith("0.16 [")
     path = ablation_scores.save_tidy(run, record)
     stored = pd.read_csv(path)
     assert path.name == "settings_tidy.csv"
-    assert len(stored) == 12
+    assert len(stored) == 13
     row = stored[(stored["metric"] == "kid") & (stored["noise_std"] == 0.01)].iloc[0]
     assert (row["value"], row["n"], row["seeds"]) == (pytest.approx(0.16), 200, "0 1 2")
     assert row["low"] < row["value"] < row["high"]

@@ -116,6 +116,14 @@ def test_real_sets_are_disjoint_and_balanced(digits):
         setting_runs.real_sets(digits, n=500, n_sets=1)
 
 
+def test_real_images_are_scored_set_by_set(digits, jury):
+    found = setting_runs.score_real(digits, jury=jury, n=100, n_sets=2, batch_size=50)
+    first = setting_runs.real_sets(digits, n=100, n_sets=2)[0]
+    assert len(found) == 2
+    assert found[0] == setting_runs.score(first.pixels, first.labels, jury=jury, made_by=None, batch_size=50)
+    assert found[0]["diversity"] == pytest.approx(1, abs=0.2)
+
+
 def test_saturation_counts_both_ends_and_contrast_is_that_of_each_image():
     black_and_white = np.stack([np.zeros((1, 2, 2), np.uint8), np.full((1, 2, 2), 255, np.uint8)])
     assert setting_runs.saturation(black_and_white) == 100
