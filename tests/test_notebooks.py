@@ -204,6 +204,23 @@ def test_runs_from_a_fresh_kernel(name, tree):
 
 
 @pytest.mark.process
+def test_a_point_of_a_sweep_has_the_numbers_that_the_whole_notebook_has_there(tree):
+    home = tree / "figures" / "digits"
+    for job in ("05_generation_ablations", "generation_noise/noise_stds=0"):
+        if job.startswith("generation") or not (home / job / "finished.json").exists():
+            command = [trees.PYTHON, "-m", "helpers.execute", "digits", job]
+            subprocess.run(command, cwd=tree, env=trees.environment(tree), check=True, capture_output=True)
+    whole = records.load(home / "05_generation_ablations" / "settings.json").content["scalars"]
+    point = home / "sweeps" / "generation_noise" / "noise_stds=0" / "05_generation_ablations"
+    alone = records.load(point / "settings.json").content["scalars"]
+    by_id = {row["id"]: row for row in whole}
+    assert {row.get("noise_std") for row in alone if row["ablation"] == "noise"} == {0.0}
+    assert len(alone) < len(whole)
+    assert all(by_id[row["id"]] == row for row in alone)
+    assert not (point / "best.json").exists(), "a point has nothing to choose from"
+
+
+@pytest.mark.process
 def test_runs_by_hand_from_the_notebooks_folder(tree):
     # As Jupyter starts it: in notebooks/, and nothing but the first cell says where helpers lie.
     code = "\n".join(
