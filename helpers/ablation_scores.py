@@ -121,6 +121,7 @@ TRADED = {
 HEADERS = {"case": "setting", **{name: style.label(name) for name in (FRECHET, "kid", "class_agreement")}}
 HEADERS |= {"precision": "precision (%)", "recall": "recall (%)", "diversity": "diversity", "contrast": "contrast"}
 HEADERS |= {"saturation": "saturation (%)", "joint_energy": "E(x, y) (nat)", "steps_taken": "steps taken"}
+COLOUR = style.NATURAL  # of all cases: they are no methods with colours of their own
 SELECTED, FRESH = "selected", "fresh"  # protocols: the number that chose, and that of new images
 
 
