@@ -106,7 +106,7 @@ def over_sets(values: Sequence[float], *, share_of: int | None = None) -> Estima
     equal numbers are no certainty.
 
     >>> print(over_sets([99.0, 100.0, 100.0], share_of=100))
-    99.7 [98.2, 100.0]
+    99.67 [98.23, 100.00]
     """
     found = metrics.student_t(values)
     if len(values) < image_quality.MIN_SETS:
@@ -158,8 +158,12 @@ def axes(protocol: Protocol, *measures: str) -> dict[str, str]:
 
 
 def table(scalars: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """A record of `summary`: one row for each network, start and sampler; LPIPS, which is not run, says so."""
-    named = headers(protocol)
+    """A record of `summary`: one row for each network, start and sampler; LPIPS, which is not run, says so.
+
+    A score that the extractor is not enough for has no column.
+    """
+    measured = set(scalars["metric"])
+    named = {name: head for name, head in headers(protocol).items() if name in measured}
     found = tables.wide(scalars, rows=KEYS, metrics=list(named))
     found["network"] = found["network"].map(style.label)
     found["start"] = found["start"].map(style.label)
@@ -190,7 +194,8 @@ def beside_published(scalars: pd.DataFrame, protocol: Protocol, *, place: Place)
     line: dict[str, Any] = {"model": f"ours: {style.label(place.network)}, {way(place.start, place.sampler)}"}
     line |= {"trained to generate": "no"}
     for name in ("inception_score", image_quality.frechet_name(protocol)):
-        line[names[name]] = interval(own[own["metric"] == name].to_dict("records")[0])
+        for row in own[own["metric"] == name].to_dict("records"):
+            line[names[name]] = interval(row)
     return pd.concat([out, pd.DataFrame([line], dtype=object)], ignore_index=True)
 
 

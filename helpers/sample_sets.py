@@ -159,7 +159,7 @@ def sample_set(
     )  # fmt: skip
     found = image_quality.scores(
         made.images, reference, extractor=extractor, feature=feature, seed=seed, batch_size=batch_size,
-        selection=image_quality.FRESH,
+        selection=image_quality.FRESH, families=_families(extractor),
     )  # fmt: skip
     agreed = likeness.agreement(judge, made.images, y, made_by=network, batch_size=batch_size)
     spread = likeness.diversity(made.images, y, reference, extractor=None, feature=None, batch_size=batch_size)
@@ -174,6 +174,12 @@ def sample_set(
         "scores": np.array(_text(found)),
         "diversity": np.array(json.dumps(asdict(spread.overall))),
     }
+
+
+def _families(extractor: Extractor) -> list[str]:
+    """Every kind of score that the extractor is enough for: a file that ends early has no logits, and so no IS."""
+    has_logits = extractor.logits in extractor.provides
+    return [one for one in image_quality.FAMILIES if one != "inception_score" or has_logits]
 
 
 def _moved(start: starts.Start, made: generation.Generated, *, seed: int, batch_size: int) -> np.ndarray:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,6 +64,17 @@ def test_the_table_names_each_score_by_its_extractor_and_lpips_as_not_run(made, 
     assert f"FD ({protocol.extractor})" in table
     assert set(table["LPIPS"]) == {"not run"}
     assert not [name for name in table if name in ("FID", "KID", "IS")]
+
+
+def test_an_extractor_without_logits_has_no_is_and_no_column_for_it(tmp_path):
+    early = dataclasses.replace(sets.judges.judge(), provides=("penultimate",))
+    found = {(sets.PLACES["plain"], k): sets.piece("plain", k, extractor=early) for k in range(3)}
+    p = parameters.Parameters("04_generation", "digits", values={}, folder=tmp_path)
+    record = records.save(p, "quality", scalars=generated.summary(found))
+    protocol = generated.protocol(found)
+    assert not [name for name in generated.table(record.scalars, protocol) if name.startswith("IS")]
+    ours = generated.beside_published(record.scalars, protocol, place=sets.PLACES["plain"])
+    assert [name for name in ours if name.endswith(", ours")] == [f"FD ({protocol.extractor}), ours"]
 
 
 def test_ours_stand_in_other_columns_than_what_was_published(made, record):
