@@ -28,7 +28,7 @@ companion_whole() {
         *) printf '%s\n' "$1" ;;
     esac
 }
-for name in DATA_ROOT CHECKPOINTS; do
+for name in DATA_ROOT CHECKPOINTS INCEPTION_WEIGHTS; do
     case "${!name:-}" in
         "" | /*) ;;
         *) export "$name=$PWD/${!name}" ;;

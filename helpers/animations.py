@@ -66,11 +66,12 @@ def energy_plane_animation(
             ax.set_title(_title(f"{head}epoch {epochs[number]}", rows[name, epochs[number]], columns), fontsize=8.5)
         return [artist for one in drawn.values() for artist in one]
 
-    return _quiet(FuncAnimation(figure, draw, frames=len(epochs), blit=False, cache_frame_data=False))
+    return quiet(FuncAnimation(figure, draw, frames=len(epochs), blit=False, cache_frame_data=False))
 
 
-def _quiet(animation: FuncAnimation) -> FuncAnimation:
-    vars(animation)["_draw_was_started"] = True  # asked for and not saved is no reason for Matplotlib's warning
+def quiet(animation: FuncAnimation) -> FuncAnimation:
+    """`animation`, about which Matplotlib will not warn where it was asked for and not saved."""
+    vars(animation)["_draw_was_started"] = True
     return animation
 
 
@@ -144,13 +145,13 @@ def save_animation(
 ) -> Gif:
     """Write `name`.gif and `name`.figure.json; as the last line of a cell it shows the animation.
 
-    ValueError where the GIF is larger than 3 MB: show fewer epochs or arrows.
+    ValueError where the GIF is larger than 3 MB: show fewer frames, images or arrows.
     """
     origin = checked(name, record, caption)
     with style.in_style(), files.atomic(p.folder / f"{name}.gif") as path:
         animation.save(path, writer=FewColours(fps=fps), dpi=100)
         if (bytes_ := path.stat().st_size) > MOST_BYTES:
             limit, got = f"{MOST_BYTES / 1e6:.1f} MB", f"{bytes_ / 1e6:.1f} MB"
-            raise ValueError(f"{name}.gif: expected at most {limit}, got {got}; show fewer epochs or arrows")
+            raise ValueError(f"{name}.gif: expected at most {limit}, got {got}; show fewer frames, images or arrows")
     describe(p, "figure", name, origin=origin, caption=caption, alt=alt, made=[f"{name}.gif"])
     return Gif(p.folder / f"{name}.gif", alt or caption)

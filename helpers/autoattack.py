@@ -3,7 +3,7 @@
 APGD on cross-entropy, APGD on the targeted DLR, FAB-T and Square run in this order, each on the
 images that still stand. Every attack stops at an image's first success, since only the verdict
 counts. `standard` is the published ensemble, `evaluate` any part or budget of it, which is then
-never called AutoAttack. The state of a long evaluation is kept in a folder (attack_state.py).
+never called AutoAttack. The state of a long evaluation is kept in a folder (run_folder.py).
 
 Departs from the authors' code: draws are keyed by image, so a verdict depends on neither batch
 nor order; fooled images leave their batch at once; with K < 10 classes there are K − 1 targets.
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import apgd, attack_state, balls, checks, fab, metrics, noise, square, victim
+from helpers import apgd, balls, checks, fab, metrics, noise, run_folder, square, victim
 from helpers.balls import Norm
 from helpers.metrics import Estimate
 from helpers.victim import Cost, Victim
@@ -233,7 +233,7 @@ def _run(
     board: _Board,
     plan: Sequence[_Stage],
     *,
-    parts: attack_state.Parts | None,
+    parts: run_folder.Parts | None,
     batch_size: int,
     callback: Callable[[Progress], None] | None,
 ) -> dict[str, Estimate]:
@@ -323,11 +323,11 @@ def evaluate(
     checks.count(batch_size, "batch_size", minimum=1)
     checks.count(seed, "seed")
     config = {
-        "format": FORMAT, "network": attack_state.network_digest(network), "images": attack_state.digest(x),
-        "labels": attack_state.digest(y), "index": attack_state.digest(index), "norm": norm, "epsilon": epsilon,
+        "format": FORMAT, "network": run_folder.network_digest(network), "images": run_folder.digest(x),
+        "labels": run_folder.digest(y), "index": run_folder.digest(index), "norm": norm, "epsilon": epsilon,
         "attacks": list(attacks), **vars(budget), "seed": seed, "batch_size": batch_size,
     }  # fmt: skip
-    state = nullcontext() if folder is None else attack_state.opened(folder, config)
+    state = nullcontext() if folder is None else run_folder.opened(folder, config)
     with state as parts, victim.attacked(network) as seer:
         board = _clean(seer, x, y, batch_size)
         num_classes = board.ranked.shape[1]

@@ -39,6 +39,7 @@ WAYS = {
     "bootstrap": "bootstrap",
     "independent": "two independent intervals",
     "exact": "exact",
+    "subsets": "spread over KID's subsets",
     "none": "no interval",
 }
 

@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 
 KEPT = ("torch", "torchvision", "torchaudio", "triton", "numpy", "scipy", "pandas")
-EXTRA = ("ipywidgets",)  # of the notebooks' own requirements, what a notebook opened by hand uses
+EXTRA = ("ipywidgets", "torch-fidelity")  # of the notebooks' own requirements, what a notebook opened by hand uses
 
 
 def requirements(pyproject: Path) -> list[str]:
-    """The project's dependencies and the explorer's widgets, as pip takes them."""
+    """The project's dependencies and those of `EXTRA`, as pip takes them."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     extra = [line for line in project["optional-dependencies"]["notebooks"] if line.startswith(EXTRA)]
     return [*project["dependencies"], *extra]

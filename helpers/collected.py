@@ -53,12 +53,22 @@ def numbers(sweep: Sweep, point: Point) -> list[dict[str, Any]]:
 
 
 def _row(point: Point, record: str, scalar: Mapping[str, Any]) -> dict[str, Any]:
-    swept = {key: "+".join(map(str, value)) if isinstance(value, list) else value for key, value in point.swept.items()}
-    head = {**swept, "point": point.name, "record": record}
+    head = {**{key: _cell(value) for key, value in point.swept.items()}, "point": point.name, "record": record}
     measured = {key: scalar[key] for key in RESERVED if key != "id"}
     measured["seeds"] = None if scalar["seeds"] is None else " ".join(map(str, scalar["seeds"]))
     where = {f"of_{key}" if key in head else key: value for key, value in scalar.items() if key not in RESERVED}
     return {**head, **where, **{key: value for key, value in measured.items()}}
+
+
+def _cell(value: Any) -> Any:
+    """A swept value as a cell of the table: a list of one as that one, so that a number stays a number.
+
+    >>> _cell([0.5]), _cell(["fgsm", "pgd_ce"]), _cell(3)
+    (0.5, 'fgsm+pgd_ce', 3)
+    """
+    if not isinstance(value, list):
+        return value
+    return value[0] if len(value) == 1 else "+".join(map(str, value))
 
 
 def _scalar(row: Mapping[str, Any]) -> records.Scalar:

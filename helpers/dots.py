@@ -23,16 +23,20 @@ def interval_dots(
     value: str = "value",
     low: str = "low",
     high: str = "high",
+    each: str = "a seed",
+    colour: str | None = None,
 ) -> Figure:
     """A dot with its interval for each method (`by`, from top to bottom) and, small, its seeds; a panel a measure.
 
     `means` has one row for each method and `measure`; `low` and `high` may be missing in a row, which then has no bar.
-    `seeds` has one row for each method, measure and seed. `panels` maps a measure to the label of its axis.
+    `seeds` has one row for each method, measure and seed, or whatever `each` calls the small marks. `panels` maps a
+    measure to the label of its axis.
+    Methods have their own colours; `colour` is one for all lines, where they are no methods.
     """
     needed(means, [by, measure, value])
     methods = groups(means, by)
     # A line has a label of its own, so variants of one method keep its colour.
-    palette = {name: style.colours([name])[name] for name in methods}
+    palette = {name: colour or style.colours([name])[name] for name in methods}
     with style.in_style():
         figure = style.canvas(1.9 + 2.1 * len(panels), 0.8 + 0.3 * len(methods))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -51,6 +55,6 @@ def interval_dots(
         axes[0].set_yticks(range(len(methods)), [style.label(name) for name in methods])
         handles = [Line2D([], [], marker="o", color=style.NEUTRAL, label="mean, 95 % interval")]
         if seeds is not None:
-            handles.append(Line2D([], [], marker="|", linestyle="", color=style.NEUTRAL, label="a seed"))
+            handles.append(Line2D([], [], marker="|", linestyle="", color=style.NEUTRAL, label=each))
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

@@ -1,7 +1,7 @@
 """What the records of a profile hold for the claims: one term of evidence becomes a sample with its interval.
 
-A term is one scalar of a record, or rows of one of its frames: the numbers of each seed over a range of epochs, or of
-each seed and image, by which differences can be paired.
+A term is one scalar of a record, or rows of one of its frames: the numbers of each seed over a range of epochs, of each
+seed and image, or of each seed alone, by which differences can be paired.
 """
 
 from __future__ import annotations
@@ -145,7 +145,25 @@ def _frame(term: Evidence, record: records.Record) -> Sample:
         raise NotRun(f"{term.place} has nothing{_asked(term)}")
     if "seed" not in frame:
         raise NotRun(f"{term.place}, {term.frame} has no column seed")
-    return _over_epochs(term, frame) if "epoch" in frame else _over_images(term, frame)
+    if "epoch" in frame:
+        return _over_epochs(term, frame)
+    return _over_images(term, frame) if "image" in frame else _over_seeds(term, frame)
+
+
+def _over_seeds(term: Evidence, frame: pd.DataFrame) -> Sample:
+    """One number for each seed, the column that is named as the metric: of sets of generated images, say."""
+    if term.metric not in frame:
+        raise NotRun(f"{term.place}, {term.frame} has no column {term.metric}")
+    if frame["seed"].duplicated().any():
+        raise NotRun(f"{term.place}: several rows for a seed{_asked(term)}; name more of their keys")
+    rows = frame.sort_values("seed")
+    by_seed, seeds = rows[term.metric].to_numpy(dtype=float), tuple(int(one) for one in rows["seed"])
+    n_images = int(rows["n_images"].min()) if "n_images" in rows else None
+    share = parameters.metrics()[term.metric].unit == "%"
+    estimate = with_width(metrics.student_t(by_seed), n_images, share=share)
+    if share:
+        estimate = replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))
+    return Sample(estimate, seeds, by_seed, share=share, n_images=n_images)
 
 
 def _over_epochs(term: Evidence, frame: pd.DataFrame) -> Sample:

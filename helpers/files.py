@@ -55,6 +55,22 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def overwrite(path: Path | str, data: bytes, *, offset: int) -> None:
+    """Write `data` at `offset` bytes into an existing file and flush it; not whole or absent, but said when it fails.
+
+    For pieces of a file too large to be rewritten: note a piece as finished, by `atomic`, after this returns.
+    """
+    path = Path(path)
+    try:
+        with open(path, "r+b") as stream:
+            stream.seek(offset)
+            stream.write(data)
+            stream.flush()
+        _flush(path)
+    except OSError as error:
+        raise _explain(error, path) or error from error
+
+
 def make_folder(path: Path | str) -> None:
     """Make a folder and those above it; an OSError names it and says what to do (see `atomic`)."""
     try:

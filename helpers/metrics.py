@@ -25,7 +25,7 @@ from helpers import checks, context
 
 __all__ = ["Estimate", "accuracy", "mean_over_images", "paired_bootstrap", "predictions", "student_t", "wilson"]
 
-Kind = Literal["wilson", "student_t", "normal", "bootstrap", "paired_bootstrap", "none"]
+Kind = Literal["wilson", "student_t", "normal", "bootstrap", "paired_bootstrap", "subsets", "none"]
 Floats = NDArray[np.float64]
 _CELLS = 4_000_000  # numbers drawn at a time by the bootstrap: 32 MB
 

@@ -22,9 +22,14 @@ from scipy import special  # type: ignore[import-untyped]
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
+from helpers.chain_animations import chain_animation as chain_animation
+from helpers.chain_curves import energy_by_step as energy_by_step
 from helpers.dots import interval_dots as interval_dots
 from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
+from helpers.heat_maps import heat_map as heat_map
+from helpers.image_blocks import image_blocks as image_blocks
+from helpers.interval_panels import interval_panels as interval_panels
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane

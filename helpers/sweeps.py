@@ -13,9 +13,11 @@ A file names a notebook and a grid over its parameters, the same for every profi
     recipe: [weat_adv_beta, weat_adv]             # or a point for each network that networks.yaml makes of recipes
     figure: {metric: delta_energy, x: epsilon_255, by: [network], where: {returns: last}}
 
-Of the recipes one at least has a `grid:`, whose names are swept; one without is a point with the values that it has.
-Each point is one papermill process with a folder of its own, figures/<profile>/sweeps/<sweep>/<point>/, in which lies
-what the notebook otherwise writes to figures/<profile>/. No torch.
+A parameter that is a list takes lists; one value in place of a list is a list of it alone (`attacks: [fgsm, pgd_ce]`
+are two points). Of the recipes one at least has a `grid:`, whose names are swept; one without is a point with the
+values that it has. Each point is one papermill process with a folder of its own,
+figures/<profile>/sweeps/<sweep>/<point>/, in which lies what the notebook otherwise writes to figures/<profile>/. No
+torch.
 """
 
 from __future__ import annotations
@@ -154,10 +156,12 @@ def _fixed(block: Mapping[str, Any], base: Mapping[str, Any], *, where: str) -> 
 
 
 def _value(name: str, value: object, base: Mapping[str, Any], *, where: str) -> Any:
-    """A value of a notebook's parameter, checked; `where` names the file and the block."""
+    """A value of a notebook's parameter, checked; one where a list is wanted is a list of it alone."""
     if name not in base:
         raise ParameterError(where, name, nearest(name, base), got=repr(name))
-    return glossary.checked(parameters.glossary()[name], value, where=where)
+    term = parameters.glossary()[name]
+    alone = term.type.startswith("list") and isinstance(value, str | int | float)
+    return glossary.checked(term, [value] if alone else value, where=where)
 
 
 def _axes(given: Mapping[str, Any], base: Mapping[str, Any], *, where: str) -> dict[str, list[Any]]:

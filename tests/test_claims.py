@@ -351,6 +351,41 @@ def test_curves_of_the_same_seeds_are_paired(root):
     assert found.quantity == "at 100 % of training − at 50 % of training"
 
 
+def of_sets(**by_start):
+    """A frame with a row for each seed alone, as notebook 04 has it."""
+    rows = [(start, k, value) for start, values in by_start.items() for k, value in enumerate(values)]
+    return pd.DataFrame(rows, columns=["start", "seed", "frechet_distance"]).assign(n_images=50)
+
+
+SETS = {"notebook": "04_generation", "record": "quality", "frame": "sets", "metric": "frechet_distance"}
+
+
+def of_starts(root, **more):
+    """The finding on the order pca < noise."""
+    asked = SETS | {"over": {"start": ["pca", "noise"]}} | more
+    there = {"paper": "ebm", "statement": "s", "evidence": asked, "comparison": {"kind": "order"}}
+    return ledger_of(root, A1=there)[0]
+
+
+def test_numbers_of_seeds_alone_are_paired_by_seed(root):
+    # A difference of 1 with little spread, under a spread of 10 from seed to seed.
+    frame = of_sets(pca=[10.0, 20.0, 30.0], noise=[11.0, 21.1, 31.0]).iloc[[2, 0, 1, 3, 4, 5]]
+    measured(root, frames={"sets": frame.reset_index(drop=True)}, record="quality", notebook="04_generation")
+    found = of_starts(root)
+    expected = metrics.student_t([1.0, 1.1, 1.0])
+    assert found.status == "holds"
+    assert (found.estimate.value, found.estimate.low) == (pytest.approx(expected.value), pytest.approx(expected.low))
+    assert (found.kind, found.seeds, found.n_images) == ("student_t", (0, 1, 2), 50)
+    assert of_starts(root, over={"start": ["noise", "pca"]}).status == "fails"
+
+
+def test_numbers_of_seeds_alone_must_be_there_once(root):
+    twice = pd.concat([of_sets(pca=[1.0, 2.0]), of_sets(pca=[3.0], noise=[4.0, 5.0])], ignore_index=True)
+    measured(root, frames={"sets": twice}, record="quality", notebook="04_generation")
+    assert "several rows for a seed" in of_starts(root).reason
+    assert "has no column diversity" in of_starts(root, metric="diversity").reason
+
+
 def test_absolute_is_taken_of_each_seed():
     by_seed, by_image = np.array([-2.0, 2.0]), np.array([[-1.0, -3.0], [3.0, 1.0]])
     found = contrasts.absolute(Sample(Estimate(0.0, -9, 9, 2, "student_t"), (0, 1), by_seed, by_image, (0, 1)))

@@ -49,11 +49,11 @@ def test_the_address_stands_nowhere_else_in_the_code():
     assert [path.name for path in files if path.exists() and place in path.read_text("utf-8")] == []
 
 
-def test_requirements_are_those_of_the_project_and_the_widgets():
+def test_requirements_are_those_of_the_project_the_widgets_and_torch_fidelity():
     lines = colab.requirements(ROOT / "pyproject.toml")
     names = {line.split(">=")[0] for line in lines}
-    assert {"torch", "torchvision", "numpy", "pyyaml", "safetensors", "ipywidgets"} <= names
-    assert not names & {"snakemake", "papermill", "torch-fidelity"}
+    assert {"torch", "torchvision", "numpy", "pyyaml", "safetensors", "ipywidgets", "torch-fidelity"} <= names
+    assert not names & {"snakemake", "papermill"}
 
 
 def test_constraints_pin_what_is_installed():

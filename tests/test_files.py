@@ -155,3 +155,20 @@ def test_sweeping_leaves_other_machines_and_other_names_alone(tmp_path):
     alive.write_text("")
     assert files.sweep(tmp_path) == [ours]
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_overwrite_changes_these_bytes_only_and_says_what_failed(tmp_path, monkeypatch):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"0123456789")
+    files.overwrite(path, b"ab", offset=3)
+    assert path.read_bytes() == b"012ab56789"
+    with pytest.raises(FileNotFoundError):
+        files.overwrite(tmp_path / "other.bin", b"ab", offset=0)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=r"x\.bin: the disk is full") as caught:
+        files.overwrite(path, b"ab", offset=0)
+    assert caught.value.errno == errno.ENOSPC

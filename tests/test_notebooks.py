@@ -9,7 +9,7 @@ import pytest
 import trees
 import yaml
 
-from helpers import ledger, parameters, records
+from helpers import ledger, parameters, records, settings
 from helpers.parameters import ROOT
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -29,7 +29,14 @@ def _text(name: str) -> list[str]:
 
 
 def test_the_notebooks_of_this_project_are_all_here():
-    assert {"00_start_here", "01_energy_landscape", "02_training_dynamics", "03_weat"} <= set(NOTEBOOKS)
+    assert {
+        "00_start_here",
+        "01_energy_landscape",
+        "02_training_dynamics",
+        "03_weat",
+        "04_generation",
+        "05_generation_ablations",
+    } <= set(NOTEBOOKS)
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
 
@@ -96,6 +103,8 @@ def test_every_parameter_is_used(profile, name):
     }
     if name == ledger.NOTEBOOK:  # where the claims themselves name parameters, after a $
         used |= {role for claim in ledger.read() for role in claim.roles}
+    if name == "05_generation_ablations":  # its knobs, of which it takes what the ablations ask for
+        used |= {*settings.LISTS.values(), "l2_step_sizes", "start_noise_std", "energy_tolerance"}
     assert set(values) <= used
 
 
@@ -153,6 +162,8 @@ EXPECTED = {
     "01_energy_landscape": {"pairs", "violins", "health", "identities"},
     "02_training_dynamics": {"curves", "phases", "plane", "weighted", "overfitting", "single_step"},
     "03_weat": {"robustness", "health", "weights", "ablation", "removal"},
+    "04_generation": {"grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
+    "05_generation_ablations": {"settings", "best"},
     "12_claims": {"claims"},
 }
 
@@ -190,6 +201,23 @@ def test_runs_from_a_fresh_kernel(name, tree):
         identities = records.load(folder / "identities.json").scalars
         assert len(identities) == 4
         assert all(row.value <= bounds[row.dtype] for row in identities.itertuples())
+
+
+@pytest.mark.process
+def test_a_point_of_a_sweep_has_the_numbers_that_the_whole_notebook_has_there(tree):
+    home = tree / "figures" / "digits"
+    for job in ("05_generation_ablations", "generation_noise/noise_stds=0"):
+        if job.startswith("generation") or not (home / job / "finished.json").exists():
+            command = [trees.PYTHON, "-m", "helpers.execute", "digits", job]
+            subprocess.run(command, cwd=tree, env=trees.environment(tree), check=True, capture_output=True)
+    whole = records.load(home / "05_generation_ablations" / "settings.json").content["scalars"]
+    point = home / "sweeps" / "generation_noise" / "noise_stds=0" / "05_generation_ablations"
+    alone = records.load(point / "settings.json").content["scalars"]
+    by_id = {row["id"]: row for row in whole}
+    assert {row.get("noise_std") for row in alone if row["ablation"] == "noise"} == {0.0}
+    assert len(alone) < len(whole)
+    assert all(by_id[row["id"]] == row for row in alone)
+    assert not (point / "best.json").exists(), "a point has nothing to choose from"
 
 
 @pytest.mark.process

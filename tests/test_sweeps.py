@@ -97,6 +97,20 @@ def test_what_is_fixed_is_set_but_does_not_tell_points_apart(root):
     assert points[0].swept == {"n_steps": 1}
 
 
+def test_one_value_in_place_of_a_list_is_a_list_of_it_alone(root):
+    assert names(root, HEAD + "fixed: {networks: standard}\ngrid: {attacks: [fgsm, [fgsm, pgd_ce]]}\n") == [
+        "attacks=fgsm",
+        "attacks=fgsm+pgd_ce",
+    ]
+    points = sweeps.read("steps", "tiny").points
+    assert [point.overrides for point in points] == [
+        {"networks": ["standard"], "attacks": ["fgsm"]},
+        {"networks": ["standard"], "attacks": ["fgsm", "pgd_ce"]},
+    ]
+    write(root, HEAD + "grid: {attacks: [fgsm, {a: 1}]}\n")
+    assert "grid[1]: attacks: expected a list, each element one of" in str(sweeps.check("steps", "tiny")[0])
+
+
 def test_a_recipe_is_swept_over_its_grid(root):
     found = names(root, HEAD + "recipe: swept\ngrid: {n_steps: [7]}\n")
     assert found == [f"beta={beta},epochs={epochs},n_steps=7" for beta in (1, 4.5) for epochs in (1, 2)]
@@ -175,7 +189,9 @@ def test_an_unknown_sweep_or_point_names_the_nearest(root):
 @pytest.mark.parametrize("name", sweeps.names())
 def test_the_sweeps_that_are_here_are_good_in_every_profile_that_trains_their_networks(name, profile):
     there = yaml.safe_load((parameters.ROOT / "params" / "sweeps" / f"{name}.yaml").read_text())
-    if profile == "cifar10-cpu" and "recipe" in there:  # nothing is trained there
+    if there["notebook"] not in parameters.notebooks(profile):
+        assert f"{name}.yaml: notebook: expected a known name" in str(sweeps.check(name, profile)[0])
+    elif profile == "cifar10-cpu" and "recipe" in there:  # nothing is trained there
         assert "of params/cifar10-cpu/networks.yaml" in str(sweeps.check(name, profile)[0])
     else:
         assert sweeps.check(name, profile) == []
@@ -283,6 +299,14 @@ def test_one_tidy_table_of_the_points_that_are_done(root, capsys):
     figure = json.loads((sweep.home / "sweep.figure.json").read_text())
     assert "1 of 3 points are missing" in figure["caption"]
     assert (sweep.home / "sweep.png").exists()
+
+
+def test_a_swept_list_is_one_cell_of_the_table(root):
+    write(root, HEAD + "grid: {attacks: [pgd_ce, [fgsm, pgd_ce]]}\n")
+    sweep = sweeps.read("steps", "tiny")
+    for point in sweep.points:
+        done(sweep, point, [row("standard", 1.0)])
+    assert [collected.numbers(sweep, point)[0]["attacks"] for point in sweep.points] == ["pgd_ce", "fgsm+pgd_ce"]
 
 
 def test_results_of_other_parameters_are_left_out(root):

@@ -13,7 +13,7 @@ PARTS = ("helpers", "notebooks", "params")
 FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
 NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20}
-KEPT = ("standard", "madry", "trades", "fgsm_rs_large", "madry_without")
+KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {
@@ -44,6 +44,25 @@ NOTEBOOK = {
         "n_targets": 1,
         "n_queries": 10,
         "n_health": 20,
+    },
+    "04_generation": {
+        "networks": ["madry", "trades"],
+        "n_generated": 40,
+        "n_sets": 2,
+        "n_steps": 4,
+        "n_shown": 4,
+        "n_chains": 10,
+    },
+    "05_generation_ablations": {
+        "ablations": ["pca", "noise", "gradient", "stop", "follow_up"],
+        "retained_variances": [0.95, 0.8],
+        "pca_spreads": [1, 0.354],
+        "neighbour_counts": [10],
+        "noise_stds": [0.001, 0],
+        "l2_step_sizes": [0.1],
+        "step_counts": [3],
+        "n_generated": 80,
+        "n_shown": 2,
     },
     "12_claims": {
         "overfitting_network": "madry",

@@ -1,9 +1,10 @@
-"""The folder of a long evaluation: what it is of, and its finished parts, so that a killed one goes on.
+"""The folder of a long run (an attack ensemble, a generation): what it is of, and its finished parts, so that a
+killed one goes on.
 
-    config.json       what defines the evaluation: digests of weights, images and labels, radius, attacks …
+    config.json       what defines the run: digests of weights, images and labels, radius, step size …
     003-0001.npz      what the second batch of the fourth stage came to; written whole or not at all
 
-A folder of another evaluation is refused with the difference named. No generator state is kept
+A folder of another run is refused with the difference named. No generator state is kept
 because there is none: draws are keyed by image (noise.py), and a part that is missing or damaged
 is computed again with the same result.
 """
@@ -26,7 +27,7 @@ from helpers import arrays, files
 __all__ = ["Parts", "digest", "network_digest", "opened"]
 
 CONFIG, LOCK = "config.json", "lock"
-Value = str | int | float | list[str]
+Value = str | int | float | list[str] | list[float] | None
 
 
 def digest(tensor: Tensor) -> str:
@@ -77,9 +78,9 @@ class Parts:
 
 @contextmanager
 def opened(folder: Path | str, config: Mapping[str, Value]) -> Iterator[Parts]:
-    """The parts of the evaluation `config` in `folder`, for this process alone.
+    """The parts of the run `config` in `folder`, for this process alone.
 
-    ValueError for a folder of another evaluation, naming every difference; RuntimeError while
+    ValueError for a folder of another run, naming every difference; RuntimeError while
     another process uses it.
     """
     folder = Path(folder)
@@ -88,7 +89,7 @@ def opened(folder: Path | str, config: Mapping[str, Value]) -> Iterator[Parts]:
     try:
         lock.acquire()
     except Timeout:
-        raise RuntimeError(f"expected {folder} for this evaluation alone, but another process is using it") from None
+        raise RuntimeError(f"expected {folder} for this run alone, but another process is using it") from None
     try:
         _compare(folder / CONFIG, config)
         files.sweep(folder)
@@ -108,4 +109,4 @@ def _compare(path: Path, config: Mapping[str, Value]) -> None:
     different = [k for k in {**known, **config} if known.get(k) != config.get(k)]
     if different:
         pairs = "; ".join(f"{k}: {known.get(k)!r} there, {config.get(k)!r} here" for k in different)
-        raise ValueError(f"expected {path.parent} to hold the state of this evaluation, got that of another ({pairs})")
+        raise ValueError(f"expected {path.parent} to hold the state of this run, got that of another ({pairs})")

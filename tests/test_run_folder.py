@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import attack_state
+from helpers import run_folder
 
 CONFIG = {"format": 1, "network": "abc", "norm": "linf", "epsilon": 0.03, "attacks": ["apgd_ce"]}
 ROWS = np.array([2, 5, 7])
@@ -16,17 +16,17 @@ def part(rows=ROWS):
 
 
 def test_a_part_comes_back_as_it_was(tmp_path):
-    with attack_state.opened(tmp_path / "new" / "deep", CONFIG) as parts:
+    with run_folder.opened(tmp_path / "new" / "deep", CONFIG) as parts:
         assert parts.read(0, 0, ROWS) is None
         parts.write(3, 1, part())
-    with attack_state.opened(tmp_path / "new" / "deep", CONFIG) as parts:
+    with run_folder.opened(tmp_path / "new" / "deep", CONFIG) as parts:
         back = parts.read(3, 1, ROWS)
         assert np.array_equal(back["adversarial"], part()["adversarial"].numpy())
         assert parts.read(3, 0, ROWS) is None
 
 
 def test_a_damaged_part_is_computed_again_and_said(tmp_path, capsys):
-    with attack_state.opened(tmp_path, CONFIG) as parts:
+    with run_folder.opened(tmp_path, CONFIG) as parts:
         parts.write(0, 0, part())
         path = tmp_path / "000-0000.npz"
         path.write_bytes(path.read_bytes()[:-30])
@@ -38,46 +38,46 @@ def test_a_damaged_part_is_computed_again_and_said(tmp_path, capsys):
 
 
 def test_another_evaluation_is_refused_with_every_difference(tmp_path):
-    with attack_state.opened(tmp_path, CONFIG):
+    with run_folder.opened(tmp_path, CONFIG):
         pass
     other = CONFIG | {"epsilon": 0.06, "network": "xyz"}
     message = r"network: 'abc' there, 'xyz' here; epsilon: 0.03 there, 0.06 here"
-    with pytest.raises(ValueError, match=message), attack_state.opened(tmp_path, other):
+    with pytest.raises(ValueError, match=message), run_folder.opened(tmp_path, other):
         pass
     with (
         pytest.raises(ValueError, match=r"seed: None there, 3 here"),
-        attack_state.opened(tmp_path, CONFIG | {"seed": 3}),
+        run_folder.opened(tmp_path, CONFIG | {"seed": 3}),
     ):
         pass
-    with attack_state.opened(tmp_path, CONFIG):  # and the refusals left it usable
+    with run_folder.opened(tmp_path, CONFIG):  # and the refusals left it usable
         pass
 
 
 def test_parts_without_their_config_are_refused(tmp_path):
-    with attack_state.opened(tmp_path, CONFIG) as parts:
+    with run_folder.opened(tmp_path, CONFIG) as parts:
         parts.write(0, 0, part())
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged one"), attack_state.opened(tmp_path, CONFIG):
+    with pytest.raises(ValueError, match="damaged one"), run_folder.opened(tmp_path, CONFIG):
         pass
 
 
 def test_one_process_at_a_time(tmp_path):
     with (
-        attack_state.opened(tmp_path, CONFIG),
+        run_folder.opened(tmp_path, CONFIG),
         pytest.raises(RuntimeError, match="another process is using it"),
-        attack_state.opened(tmp_path, CONFIG),
+        run_folder.opened(tmp_path, CONFIG),
     ):
         pass
-    with attack_state.opened(tmp_path, CONFIG):
+    with run_folder.opened(tmp_path, CONFIG):
         pass
 
 
 def test_digests_see_every_change():
     a = torch.zeros(2, 3)
     changed = [a, a.double(), a.reshape(3, 2), a + torch.eye(3)[:2], a.long()]
-    assert len({attack_state.digest(t) for t in changed}) == len(changed)
-    assert attack_state.digest(a) == attack_state.digest(a.clone())
-    assert attack_state.digest(a.T) == attack_state.digest(a.T.contiguous())
+    assert len({run_folder.digest(t) for t in changed}) == len(changed)
+    assert run_folder.digest(a) == run_folder.digest(a.clone())
+    assert run_folder.digest(a.T) == run_folder.digest(a.T.contiguous())
 
 
 def test_network_digests_see_weights_buffers_and_structure():
@@ -91,6 +91,6 @@ def test_network_digests_see_weights_buffers_and_structure():
     plain, weights, buffers = net(), net(), net()
     weights[0].weight.data[0, 0, 0, 0] = 1e-7
     buffers[1].running_mean[1] = 0.5
-    digests = [attack_state.network_digest(n) for n in (plain, weights, buffers, net(stride=2))]
+    digests = [run_folder.network_digest(n) for n in (plain, weights, buffers, net(stride=2))]
     assert len(set(digests)) == 4
-    assert digests[0] == attack_state.network_digest(net())
+    assert digests[0] == run_folder.network_digest(net())

@@ -1,0 +1,72 @@
+"""Energies along chains that descend them, step by step, against those of real images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from helpers import style
+from helpers.frames import groups, needed
+
+SHARES = (0.1, 0.9)  # of chains or images: the middle 80 %
+REAL = {"train": style.DASHES[1], "test": style.DASHES[2]}
+
+
+def energy_by_step(
+    chains: pd.DataFrame,
+    real: pd.DataFrame,
+    *,
+    by: str,
+    panels: Mapping[str, str],
+    step: str = "step",
+    split: str = "split",
+) -> Figure:
+    """Mean and middle 80 % of chains at each step, one line for each value of `by`, one panel for each quantity.
+
+    `chains` has one row for each chain, `step` and `by`; `real` one for each real image, of the same classes in the
+    same shares, with its `split`. `panels` maps a column of both to the label of its axis. Behind the curves lie the
+    means of each split of real images (dashed: train, dotted: test) and the middle 80 % of the test images, grey.
+    """
+    needed(chains, [by, step, *panels])
+    needed(real, [split, *panels])
+    kinds = groups(chains, by)
+    palette, dashes = style.colours(kinds), style.lines(kinds)
+    with style.in_style():
+        figure = style.canvas(3.1 * len(panels) + 0.4, 3.5)
+        for ax, (column, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            _real(ax, real, column=column, split=split)
+            for name, rows in kinds.items():
+                _chains(ax, rows, column=column, step=step, colour=palette[name], line=dashes[name])
+            ax.set(xlabel="step of the chain", ylabel=label)
+            ax.margins(x=0.01)
+        handles: list[Line2D | Patch] = [
+            Line2D([], [], color=palette[name], linestyle=dashes[name], label=style.label(name)) for name in kinds
+        ]
+        handles += [
+            Line2D([], [], color=style.NEUTRAL, linestyle=REAL.get(name, "-"), label=f"real images, {name}: mean")
+            for name in dict.fromkeys(real[split])
+        ]
+        handles.append(Patch(color=style.NEUTRAL, alpha=0.25, label="middle 80 % of chains, of real test images"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _real(ax: Axes, real: pd.DataFrame, *, column: str, split: str) -> None:
+    for name, rows in groups(real, split).items():
+        values = rows[column].to_numpy(dtype=float)
+        if name == "test":
+            ax.axhspan(*np.quantile(values, SHARES), color=style.NEUTRAL, alpha=0.15, linewidth=0)
+        ax.axhline(float(values.mean()), color=style.NEUTRAL, linewidth=1.0, linestyle=REAL.get(name, "-"))
+
+
+def _chains(ax: Axes, rows: pd.DataFrame, *, column: str, step: str, colour: str, line: object) -> None:
+    by_step = rows.groupby(step)[column]
+    mean, low, high = by_step.mean(), by_step.quantile(SHARES[0]), by_step.quantile(SHARES[1])
+    ax.fill_between(mean.index, low, high, color=colour, alpha=0.18, linewidth=0)
+    ax.plot(mean.index, mean, color=colour, linestyle=line)
