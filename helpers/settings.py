@@ -48,7 +48,7 @@ LISTS = {
     "retained_variance": "retained_variances",
     "pca_spread": "pca_spreads",
     "n_neighbours": "neighbour_counts",
-    "energy": "energies",
+    "energy": "energy_names",
     "step_size": "step_sizes",
     "momentum": "momenta",
     "noise_std": "noise_stds",
