@@ -125,6 +125,11 @@ def protocol(pieces: Pieces) -> Protocol:
     )
 
 
+def label(name: str) -> str:
+    """What a network or a start is called in text."""
+    return style.label(name)
+
+
 def described(protocol: Protocol) -> str:
     """The protocol in a sentence, for a caption."""
     return image_quality.described(protocol)

@@ -43,6 +43,7 @@ FAMILIES = ("frechet", "kid", "precision_recall", "inception_score")
 KID_SUBSET_SIZE = 1000  # torch-fidelity's, where the sets are at least twice as large
 PRC_ROWS = 1000  # rows of a block of distances, so that memory grows with n and not with n²
 MIN_SETS = 3
+SHARES = ("precision", "recall")  # in %
 SHORT = {"kid": "KID", "inception_score": "IS", "precision": "precision", "recall": "recall"}
 
 
@@ -312,6 +313,8 @@ def over_sets(several: Sequence[Scores], *, level: float = 0.95) -> Scores:
     reasons: dict[str, str] = {}
     for name in several[0].estimates:
         mean = metrics.student_t([one.estimates[name].value for one in several], level=level)
+        if name in SHARES:
+            mean = replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 100.0))
         few = f"{len(several)} sets of images; an interval needs {MIN_SETS}" if len(several) < MIN_SETS else ""
         if name == frechet_name(p) and p.n < 2 * p.dimension:
             few = f"n = {p.n} is less than twice the feature's dimension {p.dimension}"

@@ -119,7 +119,7 @@ def test_images_all_alike_and_a_single_image_are_refused():
 
 
 @pytest.mark.foreign
-@pytest.mark.parametrize("k", range(10))
+@pytest.mark.parametrize("k", [0, 5, 9])  # notebook 04 prints all ten; each takes some ten seconds
 def test_component_counts_on_cifar10_are_the_papers(k):
     images = data.load("cifar10", "train", root=cifar10_root())
     assert images.num_classes == 10

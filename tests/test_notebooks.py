@@ -24,6 +24,16 @@ def _code(name: str) -> list[tuple[str, str]]:
     return [(cell["id"], "".join(cell["source"])) for cell in NOTEBOOKS[name]["cells"] if cell["cell_type"] == "code"]
 
 
+def _stored(source: str) -> set[str]:
+    names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    return {node.id for node in names if isinstance(node.ctx, ast.Store)}
+
+
+def _imported(source: str) -> set[str]:
+    lines = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {(alias.asname or alias.name).split(".")[0] for line in lines for alias in line.names}
+
+
 def _text(name: str) -> list[str]:
     return ["".join(cell["source"]) for cell in NOTEBOOKS[name]["cells"] if cell["cell_type"] == "markdown"]
 
@@ -114,28 +124,16 @@ def test_a_cell_can_be_run_again(name):
     terms = {"profile", *yaml.safe_load((ROOT / "params" / "schema.yaml").read_text("utf-8"))["parameters"]}
     for place, source in _code(name):
         if place != "parameters":
-            assigned = {
-                node.id
-                for node in ast.walk(ast.parse(source))
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-            }
-            assert not assigned & terms, place
+            assert not (_stored(source) | _imported(source)) & terms, place
 
 
 @each
 def test_names_are_defined_by_an_earlier_cell(name):
     known = set(dir(__builtins__)) | set(vars(__import__("builtins")))
     for place, source in _code(name):
-        tree = ast.parse(source)
-        imported = {
-            (alias.asname or alias.name).split(".")[0]
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for alias in node.names
-        }
-        stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-        loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        known |= imported | stored
+        names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+        loaded = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        known |= _imported(source) | _stored(source)
         assert loaded <= known, place
 
 
