@@ -128,7 +128,18 @@ SELECTED, FRESH = "selected", "fresh"  # protocols: the number that chose, and t
 # The score that chooses. It has no bias where the images to compare with are few for a Fréchet distance.
 SCORE = "kid"
 REPORTED = (SCORE, FRECHET, "class_agreement")
-SHOWN = {name: style.label(name) for name in (SCORE, "class_agreement", "diversity", "saturation")}
+SHOWN = (SCORE, "class_agreement", "diversity", "saturation")
+
+
+def panels(scalars: pd.DataFrame) -> dict[str, str]:
+    """The numbers that pictures show, with their axes; a score is named after the extractor that the record names."""
+    return {name: headers(scalars)[name] for name in SHOWN} | {"diversity": "diversity (real: 1)"}
+
+
+def headers(scalars: pd.DataFrame) -> dict[str, str]:
+    """The table's heads; scores by features are named after the record's extractor: "KID (judge 3f2a9c1e)"."""
+    extractor = scalars["extractor"].dropna().iloc[0]
+    return HEADERS | {name: f"{HEADERS[name]} ({extractor})" for name in (SCORE, FRECHET)}
 
 
 # What is chosen
