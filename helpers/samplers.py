@@ -143,6 +143,7 @@ class _Rule:
     momentum: float
     noise_std: float
     gradient: str
+    max_gradient: float | None
     clip: tuple[float, float] | None
     project: Project | None
     max_step: float | None
@@ -172,6 +173,8 @@ def _moved(rule: _Rule, x: Tensor, velocity: Tensor, slope: Tensor, y: Tensor, k
     """x_{k+1} and v_{k+1} of the rows that move."""
     if rule.gradient == "l2":
         slope = balls.steepest(slope, norm="l2")
+    if rule.max_gradient is not None:
+        slope = slope.clamp(-rule.max_gradient, rule.max_gradient)
     velocity = rule.momentum * velocity - rule.step_size * slope
     step = velocity
     if rule.noise_std > 0:
@@ -222,15 +225,18 @@ def _momentum(value: float) -> float:
 
 def _rule(
     *, energy: Energy, step_size: float, momentum: float, noise_std: float, gradient: str,
-    clip: tuple[float, float] | None, project: Project | None, max_step: float | None, stop: str,
-    tolerance: float | None,
+    max_gradient: float | None, clip: tuple[float, float] | None, project: Project | None, max_step: float | None,
+    stop: str, tolerance: float | None,
 ) -> _Rule:  # fmt: skip
     checks.number(step_size, "step_size", above=0.0)
     checks.number(noise_std, "noise_std", minimum=0.0)
     checks.choice(gradient, GRADIENTS, "gradient")
     checks.choice(stop, STOPS, "stop")
-    if max_step is not None:
-        checks.number(max_step, "max_step", above=0.0)
+    for name, bound in (("max_gradient", max_gradient), ("max_step", max_step)):
+        if bound is not None:
+            checks.number(bound, name, above=0.0)
+    if max_gradient is not None and gradient != "plain":
+        raise ValueError(f"expected max_gradient only with gradient 'plain', got {max_gradient!r} with {gradient!r}")
     if clip is not None:
         low, high = clip
         checks.number(high, "the upper end of clip", above=checks.number(low, "the lower end of clip"))
@@ -239,7 +245,7 @@ def _rule(
     elif tolerance is not None:
         raise ValueError(f"expected tolerance only with stop 'energy_within', got {tolerance!r} with {stop!r}")
     return _Rule(
-        energy, step_size, _momentum(momentum), noise_std, gradient, clip, project, max_step, tolerance,
+        energy, step_size, _momentum(momentum), noise_std, gradient, max_gradient, clip, project, max_step, tolerance,
     )  # fmt: skip
 
 
@@ -268,6 +274,7 @@ def chain(
     noise_std: float,
     gradient: Gradient,
     key: noise.Key,
+    max_gradient: float | None = None,
     clip: tuple[float, float] | None = (0.0, 1.0),
     project: Project | None = None,
     max_step: float | None = None,
@@ -287,8 +294,8 @@ def chain(
     [4.0, 2.0, 1.0, 0.5]
     """
     rule = _rule(
-        energy=energy, step_size=step_size, momentum=momentum, noise_std=noise_std, gradient=gradient, clip=clip,
-        project=project, max_step=max_step, stop=stop, tolerance=tolerance,
+        energy=energy, step_size=step_size, momentum=momentum, noise_std=noise_std, gradient=gradient,
+        max_gradient=max_gradient, clip=clip, project=project, max_step=max_step, stop=stop, tolerance=tolerance,
     )  # fmt: skip
     target = _target(target, start.x, stop=stop)
     checks.labels(y, start.x)
@@ -317,6 +324,7 @@ def sgld(
     n_steps: int,
     gradient: Gradient,
     key: noise.Key,
+    max_gradient: float | None = None,
     clip: tuple[float, float] | None = (0.0, 1.0),
     project: Project | None = None,
     max_step: float | None = None,
@@ -331,7 +339,8 @@ def sgld(
         x_{k+1} = clip(x_k + clamp(v_{k+1} + σ ξ_k, −e, e)),   v_0 = 0,   k < `n_steps`
 
     α is `step_size`, ζ `momentum` (0 is plain SGLD), σ `noise_std`, e `max_step` (None: no clamp; the velocity is never
-    clamped). `clip` is the images' range or None; `project(x, y)` may then draw the rows back into a set.
+    clamped). `max_gradient` c clamps the plain gradient to [−c, c] in each pixel first (None: no clamp; see
+    `proximal`). `clip` is the images' range or None; `project(x, y)` may then draw the rows back into a set.
     `energy` maps x (B, …), y (B,) to (B,), lower is likelier; its sum over the batch is descended, so a step does not
     depend on the batch. ξ_k is keyed by `key` (its step is replaced by k): seed, purpose, and the images' `index` (B,).
 
@@ -353,7 +362,8 @@ def sgld(
     checks.count(n_steps, "n_steps")
     states = chain(
         energy, State.first(x), y, step_size=step_size, momentum=momentum, noise_std=noise_std, gradient=gradient,
-        key=key, clip=clip, project=project, max_step=max_step, stop=stop, target=target, tolerance=tolerance,
+        key=key, max_gradient=max_gradient, clip=clip, project=project, max_step=max_step, stop=stop, target=target,
+        tolerance=tolerance,
     )  # fmt: skip
     state = next(states)
     for new in itertools.islice(states, n_steps):
