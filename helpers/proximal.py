@@ -122,11 +122,11 @@ def proximal_sgld(
 
 
 def pyld(
-    first: Callable[[Tensor], Tensor],
     rest: samplers.Energy,
     x: Tensor,
     y: Tensor,
     *,
+    first: Callable[[Tensor], Tensor],
     step_size: float,
     max_gradient: float,
     noise_std: float,
@@ -146,7 +146,7 @@ def pyld(
     The module says when this equals `proximal_sgld` with m steps of nα. Raises ValueError for bad input,
     FloatingPointError with step and value where E or its gradient is not finite.
 
-    >>> pyld(lambda x: 2 * x, lambda h, y: 4 * h[:, 0] + h[:, 1] / 2, torch.ones(1, 2), torch.tensor([0]),
+    >>> pyld(lambda h, y: 4 * h[:, 0] + h[:, 1] / 2, torch.ones(1, 2), torch.tensor([0]), first=lambda x: 2 * x,
     ...     step_size=0.0625, max_gradient=2.0, noise_std=0.0, n_steps=1, n_inner_steps=2,
     ...     key=noise.Key(0, "doc", torch.tensor([0])))
     tensor([[0.7500, 0.8750]])

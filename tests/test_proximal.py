@@ -32,7 +32,7 @@ def sgld(energy, x, **changes):
 def pyld(first, rest, x, **changes):
     given = {"step_size": 1.0, "max_gradient": 1.0, "noise_std": 0.0, "n_steps": 1, "n_inner_steps": 1}
     given |= {"key": key(len(x))} | changes
-    return proximal.pyld(first, rest, x, given.pop("y", zeros(len(x))), **given)
+    return proximal.pyld(rest, x, given.pop("y", zeros(len(x))), first=first, **given)
 
 
 class Network(nn.Module):
@@ -125,7 +125,9 @@ def test_equal_with_noise_where_the_range_cuts_nothing():
     assert torch.allclose(short, long, rtol=0, atol=1e-12)
     # A pixel that is cut before the noise: 1 + 0 against clip(1 + ½ + noise).
     up, edge = (lambda h, y: -h.sum(1)), torch.ones(1, 64)
-    assert pyld(lambda x: x, up, edge, step_size=0.5, noise_std=0.1).min() < 0.9
+    noisy = pyld(lambda x: x, up, edge, step_size=0.5, noise_std=0.1)
+    assert noisy.min() < 0.9
+    assert noisy.max() == 1  # in range after the noise too
     assert sgld(up, edge, step_size=0.5, noise_std=0.1).min() == 1
 
 

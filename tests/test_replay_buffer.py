@@ -51,6 +51,7 @@ def test_the_fill_is_in_class_order_and_does_not_depend_on_its_batches():
     assert found.n_per_class == PER_CLASS
     assert classes(found.images).tolist() == [k for k in range(K) for _ in range(PER_CLASS)]
     assert len(found.images.flatten(1).unique(dim=0)) == len(found)
+    assert all(step > 0 for _, _, step, _ in found.start.asked)  # generation draws its starts at step 0
     assert buffer(batch_size=100).images.equal(found.images)
     assert not buffer(seed=4).images.equal(found.images)
 
@@ -104,7 +105,7 @@ def test_fresh_draws_are_asked_for_the_chosen_slots_alone_and_of_their_class():
         ((y, slots, step, seed),) = asked
         assert slots == drawn.slots[drawn.fresh].tolist()
         assert y == [s // PER_CLASS for s in slots]
-        assert step > 0  # step 0 is where generation draws its starts
+        assert step > 0
         assert seed == 3
         assert drawn.x[~drawn.fresh].equal(before[drawn.slots[~drawn.fresh]])
         assert (drawn.x[drawn.fresh] != before[drawn.slots[drawn.fresh]]).flatten(1).any(1).all()
@@ -187,6 +188,7 @@ def test_goes_on_bit_for_bit_after_a_restart():
     kept = {name: tensor.clone() for name, tensor in state.items()}
     other = restored(state)
     assert not other.start.asked  # nothing is drawn anew
+    work(cut, 2)
     assert same(work(other, 12), expected[8:])
     assert other.images.equal(whole.images)
     assert other.n_draws == whole.n_draws == 20
