@@ -161,7 +161,7 @@ class _Binned:
     def weighted(self, values: Floats, weights: Floats) -> Floats:
         """Σ of `values` (n,) in each bin, (n_bins,), image i counted `weights[i]` times."""
         if self.binning == "equal_width":
-            return np.bincount(self.place, weights * values, minlength=self.n_bins)
+            return np.bincount(self.place, weights * values, minlength=self.n_bins).astype(np.float64, copy=False)
         # The running sum as a function of the running count, read off where the count is a multiple of n/n_bins.
         count = np.append(0.0, np.bincount(self.place, weights).cumsum())
         total = np.append(0.0, np.bincount(self.place, weights * values).cumsum())

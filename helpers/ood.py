@@ -182,8 +182,8 @@ class _Ranked:
 
     def measures(self, inside: Floats, outside: Floats) -> Floats:
         """The four measures, image i counted `inside[i]`, `outside[i]` times; in the order of `NAMES`."""
-        positive = np.bincount(self.inside, inside, minlength=self.n_places)
-        negative = np.bincount(self.outside, outside, minlength=self.n_places)
+        positive = np.bincount(self.inside, inside, minlength=self.n_places).astype(np.float64, copy=False)
+        negative = np.bincount(self.outside, outside, minlength=self.n_places).astype(np.float64, copy=False)
         above = positive.cumsum()  # inside images at or above each score
         auroc = (negative * (above - positive / 2)).sum() / (self.n_in * self.n_out)
         at_threshold = int(np.argmax(above / self.n_in >= ACCEPTED))

@@ -142,7 +142,7 @@ def test_inputs_are_untouched_and_a_lone_image_has_no_interval():
     before = f.detach().clone()
     found = measured(f, y)
     assert f.equal(before)
-    assert found.ece.value == pytest.approx(measured(f.detach().double(), y).ece.value)
+    assert found.ece.value == measured(f.detach().double(), y).ece.value  # float32 logits are computed with in float64
     assert measured(f[:1], y[:1]).ece.kind == "none"
 
 

@@ -88,6 +88,13 @@ def test_the_threshold_accepts_at_least_95_percent(n_below, fpr95):
     assert measured(scores).fpr95.value == fpr95
 
 
+def test_the_threshold_is_found_on_a_straight_roc_curve():
+    # every inside image ties with an outside one: 19 of 20 are accepted on both sides
+    scores = Scores(torch.arange(20.0), torch.arange(20.0))
+    assert measured(scores).fpr95.value == 95
+    assert ood._Ranked(scores).measures(np.ones(20), np.ones(20)) == pytest.approx(ood._by_sklearn(scores))
+
+
 @pytest.mark.parametrize("decimals", [1, 6])  # with many ties, and with few
 def test_the_resampled_measures_are_those_of_scikit_learn(decimals):
     scores = Scores(rand(70, seed=3).round(decimals=decimals) + 0.5, rand(50, seed=4).round(decimals=decimals))
