@@ -1,6 +1,7 @@
 """Which files a notebook's results depend on: itself and the `helpers` modules it imports, found without importing."""
 
 import ast
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -61,14 +62,18 @@ def _plain(source: str) -> str:
 def _imported(path: Path) -> Iterator[Path]:
     """Files of the modules of `helpers` named in `path`'s import statements."""
     try:
-        tree = ast.parse(code_of(path))
+        names = _named(code_of(path))
     except SyntaxError as error:
         raise ValueError(f"{path}: expected Python, got {error.msg} on line {error.lineno}") from None
-    for node in ast.walk(tree):
-        for name in _names(node):
-            parts = name.split(".")
-            if parts[0] == PACKAGE.name:
-                yield from _files(parts[1:])
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == PACKAGE.name:
+            yield from _files(parts[1:])
+
+
+@functools.lru_cache(maxsize=1024)  # by the code itself: a run asks for each file some sixty times
+def _named(code: str) -> tuple[str, ...]:
+    return tuple(name for node in ast.walk(ast.parse(code)) for name in _names(node))
 
 
 def _names(node: ast.AST) -> Iterator[str]:
