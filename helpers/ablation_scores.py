@@ -19,7 +19,6 @@ import pandas as pd
 
 from helpers import files, metrics, parameters, records, style, tables
 from helpers.evidence import with_width
-from helpers.image_quality import MIN_SETS
 from helpers.metrics import Estimate
 from helpers.setting_runs import DIMENSION, FRECHET
 from helpers.settings import Case, Setting, named
@@ -66,12 +65,11 @@ def estimate(values: Sequence[float] | np.ndarray, metric: str, *, n: int, dimen
     >>> print(estimate([1.0, 2.0, 3.0], "frechet_distance", n=100, dimension=96))
     2
     """
-    found = metrics.student_t(values)
-    if len(values) < MIN_SETS or (metric == FRECHET and n < 2 * dimension):
-        return replace(found, low=math.nan, high=math.nan, kind="none")
     share = parameters.metrics()[metric].unit == "%"
-    found = with_width(found, n, share=share)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0)) if share else found
+    found = metrics.over_sets(values, share_of=n if share else None)
+    if metric == FRECHET and n < 2 * dimension:
+        return replace(found, low=math.nan, high=math.nan, kind="none")
+    return found
 
 
 def summary(cases: Sequence[Case], frame: pd.DataFrame, *, n: int, **place: Any) -> list[records.Scalar]:

@@ -10,9 +10,7 @@ it by its protocol (FID, FID-64, FD (judge …)).
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ import pandas as pd
 
 from helpers import image_quality, metrics, records, sample_sets, style, tables
 from helpers.image_quality import Protocol
-from helpers.metrics import Estimate
 from helpers.parameters import ROOT
 from helpers.sample_sets import Place
 
@@ -93,29 +90,10 @@ def summary(pieces: Pieces) -> list[records.Scalar]:
         each = [_own(piece) for piece in several]
         for name in OWN:
             n = found.protocol.n
-            estimate = over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
+            estimate = metrics.over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
             value = estimate.value if name == "seconds_per_image" else estimate  # of a machine: no spread of a method
             rows.append(records.scalar(name, value, n=n, seeds=numbers, sets=len(several), **where))
     return rows
-
-
-def over_sets(values: Sequence[float], *, share_of: int | None = None) -> Estimate:
-    """The mean over sets with Student's t interval, none for fewer than three.
-
-    A share (%) of `share_of` images is cut at 0 and 100, and where all sets agree it has Wilson's interval of one set:
-    equal numbers are no certainty.
-
-    >>> print(over_sets([99.0, 100.0, 100.0], share_of=100))
-    99.67 [98.23, 100.00]
-    """
-    found = metrics.student_t(values)
-    if len(values) < image_quality.MIN_SETS:
-        return replace(found, low=math.nan, high=math.nan, kind="none")
-    if share_of is None:
-        return found
-    if found.low == found.high:
-        return metrics.wilson(round(found.value * share_of / 100), share_of)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
 
 
 def protocol(pieces: Pieces) -> Protocol:
@@ -254,7 +232,7 @@ def reading(
     lines = []
     pairs = itertools.pairwise(values) if beside == "next" else [(values[0], other) for other in values[1:]]
     for one, two in pairs:
-        found = over_sets((by[one] - by[two]).to_list())
+        found = metrics.over_sets((by[one] - by[two]).to_list())
         clear = found.low < found.high and (found.low > 0 or found.high < 0)
         said = ("higher" if found.value > 0 else "lower") if clear else "not told apart"
         names = [SAID.get(value, style.label(value)) for value in (one, two)]

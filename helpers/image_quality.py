@@ -42,7 +42,6 @@ FRESH = "fresh"  # every image that was made, none chosen
 FAMILIES = ("frechet", "kid", "precision_recall", "inception_score")
 KID_SUBSET_SIZE = 1000  # torch-fidelity's, where the sets are at least twice as large
 PRC_ROWS = 1000  # rows of a block of distances, so that memory grows with n and not with n²
-MIN_SETS = 3
 SHARES = ("precision", "recall")  # in %
 SHORT = {"kid": "KID", "inception_score": "IS", "precision": "precision", "recall": "recall"}
 
@@ -312,10 +311,11 @@ def over_sets(several: Sequence[Scores], *, level: float = 0.95) -> Scores:
     estimates: dict[str, Estimate] = {}
     reasons: dict[str, str] = {}
     for name in several[0].estimates:
-        mean = metrics.student_t([one.estimates[name].value for one in several], level=level)
-        if name in SHARES:
-            mean = replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 100.0))
-        few = f"{len(several)} sets of images; an interval needs {MIN_SETS}" if len(several) < MIN_SETS else ""
+        values, share_of = [one.estimates[name].value for one in several], p.n if name in SHARES else None
+        mean = metrics.over_sets(values, share_of=share_of, level=level)
+        few = (
+            f"{len(several)} sets of images; an interval needs {metrics.MIN_SETS}" if mean.n < metrics.MIN_SETS else ""
+        )
         if name == frechet_name(p) and p.n < 2 * p.dimension:
             few = f"n = {p.n} is less than twice the feature's dimension {p.dimension}"
         estimates[name] = Estimate(mean.value, math.nan, math.nan, mean.n, "none", level) if few else mean

@@ -5,6 +5,7 @@ Shares are in percent, as the papers print them. Which interval belongs to which
     one fixed network on n images, a share        Wilson             `accuracy`, `wilson`
     one fixed network on n images, a mean         normal             `mean_over_images`
     a method, over the seeds it was trained with  Student's t        `student_t`
+    a method, over independent sets of images     Student's t        `over_sets`
     the difference of two, on the same images     paired bootstrap   `paired_bootstrap`
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,10 +24,20 @@ from torch import Tensor, nn
 
 from helpers import checks, context
 
-__all__ = ["Estimate", "accuracy", "mean_over_images", "paired_bootstrap", "predictions", "student_t", "wilson"]
+__all__ = [
+    "Estimate",
+    "accuracy",
+    "mean_over_images",
+    "over_sets",
+    "paired_bootstrap",
+    "predictions",
+    "student_t",
+    "wilson",
+]
 
 Kind = Literal["wilson", "student_t", "normal", "bootstrap", "paired_bootstrap", "subsets", "none"]
 Floats = NDArray[np.float64]
+MIN_SETS = 3  # of independent images, for an interval over them
 _CELLS = 4_000_000  # numbers drawn at a time by the bootstrap: 32 MB
 
 
@@ -107,6 +118,25 @@ def student_t(values: Tensor | ArrayLike, *, level: float = 0.95) -> Estimate:
     quantile = float(stdtrit(len(array) - 1, (1 + _level(level)) / 2))
     reach = quantile * float(array.std(ddof=1)) / math.sqrt(len(array))
     return _around(float(array.mean()), reach, len(array), kind="student_t", level=level)
+
+
+def over_sets(values: Tensor | ArrayLike, *, share_of: int | None = None, level: float = 0.95) -> Estimate:
+    """The mean of a number over independent sets of images (k,), with Student's interval; none for fewer than three.
+
+    `share_of` n says that it is a share (%) of a set's n images: the interval is cut at 0 and 100, and where all sets
+    agree it is Wilson's of one set, since equal numbers are no certainty.
+
+    >>> print(over_sets([99.0, 100.0, 100.0], share_of=100))
+    99.67 [98.23, 100.00]
+    """
+    found = student_t(values, level=level)
+    if found.n < MIN_SETS:
+        return replace(found, low=math.nan, high=math.nan, kind="none")
+    if share_of is None:
+        return found
+    if found.low == found.high:
+        return wilson(round(found.value * share_of / 100), share_of, level=level)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
 
 
 def paired_bootstrap(

@@ -51,9 +51,9 @@ def test_means_over_sets_have_students_interval(made, record):
 
 
 def test_shares_on_which_all_sets_agree_have_wilsons_interval_and_two_sets_none():
-    assert generated.over_sets([100.0] * 3, share_of=50) == metrics.wilson(50, 50)
-    assert generated.over_sets([1.0, 2.0]).kind == "none"
-    assert generated.over_sets([90.0, 99.0, 99.0], share_of=50).high == 100.0
+    assert metrics.over_sets([100.0] * 3, share_of=50) == metrics.wilson(50, 50)
+    assert metrics.over_sets([1.0, 2.0]).kind == "none"
+    assert metrics.over_sets([90.0, 99.0, 99.0], share_of=50).high == 100.0
 
 
 def test_the_table_names_each_score_by_its_extractor_and_lpips_as_not_run(made, record):
