@@ -17,7 +17,7 @@ from torch import nn
 from helpers import checks, generation, metrics, sample_sets, samplers, starts
 from helpers.data import ImageSet
 
-ENERGIES = ("joint", "marginal", "cross_entropy")
+ENERGIES = tuple(samplers.ENERGIES)
 N_PICTURES = 25  # of a chain, evenly spaced over its steps
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import checkpoints, checks, context, files
+from helpers import checks, context, files, fits
 
 Pixels = np.ndarray | Tensor  # (N, C, H, W) uint8; a memmap is an array
 DIGITS = 8  # of a hash, where it is part of a name
@@ -139,48 +139,22 @@ class Extractor:
         """`extract`, once: what was found is kept in `folder` where one is given, and with this extractor `in_memory`
         (for a reference, which many sets are compared with).
 
-        Known images are recognised by their SHA-256. A file in the folder is believed only where it is of these images
-        and these weights and its content has its own SHA-256; a damaged one is reported, set aside and made again.
+        Known images are recognised by their SHA-256; the files are those of `fits.kept`, a file for the features asked
+        for together.
         """
         names = list(dict.fromkeys(self.asked(feature) for feature in features))
         key = sha256_of(pixels(images))
-        out = {name: self._known[key, name] for name in names if (key, name) in self._known}
-        places = {} if folder is None else {name: self._path(folder, key, name) for name in names}
-        for name, path in places.items():
-            stored = None if name in out else self._stored(path, key, name)
-            out |= {} if stored is None else {name: stored}
-        lacking = [name for name in names if name not in out]
-        found = self.extract(images, lacking, batch_size=batch_size) if lacking else {}
-        for name in found if places else ():
-            facts = self._facts(key, name) | {"sha256": _digest(found[name])}
-            checkpoints.save(places[name], {"features": found[name]}, facts)
-        out |= found
+        lacking = [name for name in names if (key, name) not in self._known]
+        found: dict[str, Tensor] = {}
+        if lacking:
+            place = f"features-{self.sha256[:16]}-{'+'.join(lacking)}-{key[:16]}"
+            identity = {"weights": self.sha256, "images": key, "features": lacking}
+            make = functools.partial(self.extract, images, lacking, batch_size=batch_size)
+            found = fits.kept(folder, place, identity=identity, make=make)
+        out = {name: found[name] if name in found else self._known[key, name] for name in names}
         if in_memory:
             self._known.update({(key, name): value for name, value in out.items()})
-        return {name: out[name] for name in names}
-
-    def _facts(self, key: str, feature: str) -> dict[str, str]:
-        return {"weights": self.sha256, "images": key, "feature": feature}
-
-    def _path(self, folder: Path, key: str, feature: str) -> Path:
-        return Path(folder) / f"features-{self.sha256[:16]}-{feature}-{key[:16]}.safetensors"
-
-    def _stored(self, path: Path, key: str, feature: str) -> Tensor | None:
-        if not path.exists():
-            return None
-        try:
-            tensors, facts = checkpoints.load(path)
-            value = tensors["features"]
-            if facts != self._facts(key, feature) | {"sha256": _digest(value)}:
-                raise ValueError(f"expected the features that its header tells of in {path}, got others")
-        except (ValueError, KeyError) as error:
-            checkpoints.say(f"{error}; set aside as {checkpoints.set_aside(path)} and made again")
-            return None
-        return value
-
-
-def _digest(value: Tensor) -> str:
-    return hashlib.sha256(f"{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes()).hexdigest()
+        return out
 
 
 # ---- a network of ours ----

@@ -1,4 +1,4 @@
-"""Fitted tensors on disk, each file with what it is of and the SHA-256 of its content, so that a fit is made once.
+"""Tensors that took a while (fits, features) on disk, each file with what it is of and its SHA-256: made once.
 
     tensors = fits.kept(folder, "class_pca-airplane", identity={"images": images.checksum, …}, make=fit)
 
@@ -38,7 +38,7 @@ def kept(
                 return _read(path, dict(identity))
             except ValueError as error:
                 aside = checkpoints.set_aside(path)
-                checkpoints.say(f"{error}. Set aside as {aside.name if aside else path.name}; fitted again.")
+                checkpoints.say(f"{error}. Set aside as {aside.name if aside else path.name}; made again.")
         made = {key: tensor.cpu() for key, tensor in make().items()}
         checkpoints.save(path, made, {"identity": dict(identity), "sha256": digest(made)})
         return made

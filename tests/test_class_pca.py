@@ -161,7 +161,7 @@ def test_a_damaged_fit_is_made_again(tmp_path, capsys):
     content[-1] ^= 1
     path.write_bytes(content)
     assert fit(images, folder=tmp_path).directions.equal(first.directions)
-    assert "fitted again" in capsys.readouterr().err
+    assert "made again" in capsys.readouterr().err
 
 
 # A neighbourhood

@@ -175,7 +175,7 @@ def test_damaged_features_are_set_aside_and_made_again(damage, tmp_path, capsys)
         return extractor.kept(noise(20, seed=0), ["penultimate"], **given)["penultimate"]
 
     good = kept(judge())
-    (path,) = tmp_path.glob("features-*")
+    (path,) = tmp_path.glob("features-*.safetensors")
     content = path.read_bytes()
     if damage == "cut":
         path.write_bytes(content[:-5])
@@ -183,10 +183,10 @@ def test_damaged_features_are_set_aside_and_made_again(damage, tmp_path, capsys)
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     else:
         kept(judge(shift=0.5))
-        (other,) = set(tmp_path.glob("features-*")) - {path}
+        (other,) = set(tmp_path.glob("features-*.safetensors")) - {path}
         path.write_bytes(other.read_bytes())
     assert torch.equal(kept(judge()), good)
-    assert "set aside" in capsys.readouterr().err
+    assert "Set aside" in capsys.readouterr().err
     assert path.with_name(path.name + ".damaged-1").exists()
 
 

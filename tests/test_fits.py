@@ -86,7 +86,7 @@ def test_a_damaged_file_is_said_set_aside_and_made_again(tmp_path, make, capsys,
     assert make.calls == 2
     error = capsys.readouterr().err
     assert said in error
-    assert "Set aside as fit.safetensors.damaged-1; fitted again." in error
+    assert "Set aside as fit.safetensors.damaged-1; made again." in error
     assert (tmp_path / "fit.safetensors.damaged-1").exists()
     assert same(first, kept(tmp_path, make))
     assert make.calls == 2
