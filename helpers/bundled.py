@@ -75,9 +75,7 @@ def read_photographs(_root: Path, split: str) -> Raw:
 def _patches(photograph: np.ndarray, split: str) -> Tensor:
     """Patches (N, 3, SIDE, SIDE) of one photograph (H, W, 3) uint8; what is left over below and at the right goes."""
     x = torch.from_numpy(photograph.copy()).permute(2, 0, 1)
-    grid = (
-        x.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).permute(1, 2, 0, 3, 4)
-    )  # rows and columns first
+    grid = x.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).permute(1, 2, 0, 3, 4)  # rows and columns first
     first_test = grid.shape[1] - TEST_COLUMNS
     chosen = grid[:, first_test:] if split == "test" else grid[:, :first_test]
     return chosen.flatten(0, 1).contiguous()
