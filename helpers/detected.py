@@ -76,13 +76,12 @@ def summary(pieces: Pieces, *, missing: Mapping[str, str]) -> list[records.Scala
 
 
 def table(scalars: pd.DataFrame) -> pd.DataFrame:
-    """A record of `summary`: one row for each network, score and foreign set; sets that are missing are not run."""
+    """A record of `summary`: one row for each network, score and foreign set; one that is missing says so under n."""
     present = scalars[scalars["value"].notna()]
     found = tables.wide(present, rows=[*KEYS, "n"], metrics=list(HEADERS))
     found["score"] = found["score"].map(looks.SCORES)
     absent = dict.fromkeys(scalars.loc[scalars["value"].isna(), "outside"])
-    said = {"network": "all", "score": "all", **dict.fromkeys(HEADERS, "not run")}
-    lines = [{**said, "outside": name} for name in absent]
+    lines = [{"network": "all", "score": "all", "outside": name, "n": "not run"} for name in absent]
     found = pd.concat([found, pd.DataFrame(lines, columns=found.columns, dtype=object)], ignore_index=True)
     found["network"] = found["network"].map(style.label)
     return found.rename(columns=HEADERS)

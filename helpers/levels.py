@@ -12,7 +12,7 @@ A level of E(x) means something within one network only: log Z is another one's 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,10 @@ SAMPLES = "#228833"
 
 
 def collected(
-    found: Mapping[str, np.ndarray], *, adversarial: np.ndarray, generated: Mapping[str, np.ndarray], outside: list[str]
+    found: Mapping[str, np.ndarray],
+    adversarial: np.ndarray,
+    generated: Mapping[str, np.ndarray],
+    outside: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """E(x) of each set of one network, (n,) each: from `looks.look`, an attack's points, and samples by their start."""
     return {
@@ -53,9 +56,12 @@ def sampled(start: str) -> str:
     return f"{GENERATED}@{style.label(start)}"
 
 
-def colours(names: list[str]) -> dict[str, str]:
+def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each set of the histograms; foreign images are grey."""
-    return {name: SAMPLES if name.startswith(GENERATED) else COLOURS.get(name, style.NEUTRAL) for name in names}
+    return {
+        name: SAMPLES if name.startswith(GENERATED) else COLOURS.get(name, style.NEUTRAL)
+        for name in dict.fromkeys(names)
+    }
 
 
 Pieces = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # (network, seed) → what `collected` returned

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import energies, metrics, ood
+from helpers import energies, metrics, ood, parameters, zoo
 from helpers.data import ImageSet
 
 LOGITS, MASS = "logits", "mass"
@@ -37,6 +37,14 @@ def look(
         if name in mass_of:
             found[f"{name} {MASS}"] = ood.approximate_mass(network, images.images(), batch_size=batch_size).numpy()
     return found
+
+
+def splits(name: str, *, profile: str, n_images: int) -> dict[str, ImageSet]:
+    """The data of a network: the first `n_images` of "train" and of "test", and all of "validation" where its recipe
+    keeps some."""
+    kept = parameters.recipe(profile, name).entry.get("validation_fraction")
+    found = {split: zoo.dataset(name, profile=profile, split=split).first(n_images) for split in ("train", "test")}
+    return found | ({"validation": zoo.dataset(name, profile=profile, split="validation")} if kept else {})
 
 
 def logits(found: Mapping[str, np.ndarray], name: str) -> Tensor:

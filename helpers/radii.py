@@ -114,6 +114,7 @@ def reading(scalars: pd.DataFrame, *, chance: float) -> str:
             first = blind.iloc[0]
             said = f"at chance from ε = {first['epsilon']:.3g} on ({first['epsilon_symmetric']:.3g} on [−1, 1])"
         else:
-            said = f"still {robustness.interval(last.to_dict())} % at ε = {last['epsilon']:.3g}, the largest: the curve does not reach chance"
+            shown = robustness.interval(last.to_dict())
+            said = f"still {shown} % at ε = {last['epsilon']:.3g}, the largest: not down to chance"
         lines.append(f"{style.label(norm)}, {style.label(network)}: {said}")
     return "\n".join(lines)

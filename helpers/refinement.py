@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from helpers import attacks, checks, generation, metrics, noise, records, robustness, samplers, style
+from helpers import attacks, checks, generation, metrics, noise, records, robustness, samplers
 from helpers.data import ImageSet
 
 NOISY, ADVERSARIAL = "noisy", "adversarial"
@@ -51,13 +51,14 @@ def refined(
     batch_size: int,
 ) -> dict[str, np.ndarray]:
     """Verdicts before and after chains from corrupted images: `<start> <chain> <who>` (N,) bool, right or wrong, and
-    `<start> <chain> pictures` (K, C, H, W) uint8, the first image of each class.
+    `<start> <chain> pictures` (K, C, H, W) uint8, the first image of each class,
+    beside `originals` (K, C, H, W).
 
     `attack` holds the keywords of `corrupted` besides seed and batch size, `chain` those of samplers.sgld: step_size,
     momentum, noise_std, n_steps.
     """
     firsts = torch.tensor([int((images.labels == k).nonzero()[0]) for k in range(images.num_classes)])
-    found: dict[str, np.ndarray] = {}
+    found = {"originals": images.pixels[firsts.to(images.pixels.device)].cpu().numpy()}
     starts = corrupted(network, images, **attack, seed=seed, batch_size=batch_size)
     for start, x in starts.items():
         for name in CHAINS:
@@ -100,10 +101,10 @@ def table(scalars: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(list(lines.values()), dtype=object)
 
 
-def pictures(piece: Mapping[str, np.ndarray], originals: np.ndarray) -> dict[str, np.ndarray]:
+def pictures(piece: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """For `plots.image_blocks`: for each start the first image of each class as it was, corrupted, after each chain."""
     return {
-        start: np.concatenate([originals, *(piece[f"{start} {chain} pictures"] for chain in CHAINS)])
+        start: np.concatenate([piece["originals"], *(piece[f"{start} {chain} pictures"] for chain in CHAINS)])
         for start in STARTS
     }
 
@@ -111,8 +112,3 @@ def pictures(piece: Mapping[str, np.ndarray], originals: np.ndarray) -> dict[str
 def row_labels() -> list[str]:
     """What the rows of `pictures` are."""
     return ["image", *CHAINS.values()]
-
-
-def title(network: str, seed: int) -> str:
-    """What the figure's caption says of whose chains they are."""
-    return f"{style.label(network)}, seed {seed}"

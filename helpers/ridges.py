@@ -22,7 +22,6 @@ def ridges(
     value: str,
     rows: str,
     panels: str,
-    labels: Mapping[str, str],
     x_label: str,
     colours: Mapping[str, str] | None = None,
     order: Sequence[str] | None = None,
@@ -32,8 +31,8 @@ def ridges(
     """Histograms of `value`, one line for each set (`rows`), one panel for each network (`panels`), axes of their own.
 
     All lines of a panel share their bins; each histogram is scaled to its own height, so that sets of different size
-    compare in shape and place. A tick under each marks its mean. `labels` maps a set to how it is printed, `colours`
-    to its colour (grey where it has none).
+    compare in shape and place. A tick under each marks its mean. `colours` maps a set to its colour
+    (grey where it has none).
     """
     needed(frame, [value, rows, panels])
     shown = groups(frame, panels, order)
@@ -54,7 +53,7 @@ def ridges(
                 _hill(ax, own, place=place, bins=bins, colour=(colours or {}).get(name, style.NEUTRAL))
             ax.set(title=style.label(network), ylim=(len(names) - 0.9, -1.0))
             ax.grid(axis="y", visible=False)
-        axes[0, 0].set_yticks(range(len(names)), [labels.get(name, name) for name in names])
+        axes[0, 0].set_yticks(range(len(names)), [style.label(name) for name in names])
         for ax in axes.flat[max(0, len(shown) - across) : len(shown)]:  # those with no panel below
             ax.set_xlabel(x_label)
     return figure

@@ -117,8 +117,8 @@ def kind(called: str) -> str:
 
 def estimate(by_seed: Sequence[np.ndarray]) -> Estimate:
     """The share of true verdicts in per cent, `by_seed` (n_images,) bool each: Wilson's interval for one seed, else
-    the mean over seeds with Student's, cut at 0 and 100. Seeds that agree in their share, which Student's interval would
-    take for certainty, have Wilson's too.
+    the mean over seeds with Student's, cut at 0 and 100. Where all seeds have one share, which
+    Student's interval would take for certainty, it is Wilson's too.
 
     >>> print(estimate([np.array([True, False]), np.array([True, True])]))
     75 [0, 100]

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from helpers import calibration, metrics, records, style, tables
+from helpers import calibration, looks, metrics, records, style, tables
 from helpers.calibration import Calibration
+from helpers.data import ImageSet
 from helpers.metrics import Estimate
 
 Piece = Mapping[str, Any]
+TEST, VALIDATION = "test", "validation"
 BOUNDS = {  # of each number, where an interval ends
     "accuracy": (0.0, 100.0),
     "ece": (0.0, 100.0),
@@ -47,19 +48,19 @@ NO_VALIDATION = "not run: the recipe keeps no validation images to fit a tempera
 
 
 def measured(
-    logits: Tensor, y: Tensor, validation: tuple[Tensor, Tensor] | None, *, n_bins: int, seed: int
+    found: Mapping[str, np.ndarray], sets: Mapping[str, ImageSet], *, n_bins: int, seed: int
 ) -> dict[str, Any]:
-    """One network's numbers as Estimates by metric (`ece_floor` a number, a temperature None without `validation`),
-    and `bins`, a `calibration.Bins`.
+    """One network's numbers as Estimates by metric (`ece_floor` is a plain number), and `bins`, a `calibration.Bins`.
 
-    logits (N, K) of test images and their labels; `validation` the same of validation images. `seed` is that of the
-    bootstrap behind floor and intervals.
+    `found` is what `looks.look` returned for `sets`, of which "test" is judged and "validation", where there is one,
+    gives the temperature (None without it). `seed` is that of the bootstrap behind floor and intervals.
     """
+    logits, y = looks.logits(found, TEST), sets[TEST].labels.cpu()
     given: dict[str, Any] = {"n_bins": n_bins, "seed": seed}
     plain = calibration.ece(logits, y, binning="equal_width", **given)
     adaptive = calibration.ece(logits, y, binning="equal_mass", **given)
-    found = {
-        "accuracy": metrics.accuracy(logits.argmax(1) == y.cpu()),
+    numbers: dict[str, Any] = {
+        "accuracy": metrics.accuracy(logits.argmax(1) == y),
         "ece": plain.ece,
         "ece_floor": plain.floor,
         "adaptive_ece": adaptive.ece,
@@ -69,11 +70,11 @@ def measured(
         "scaled_ece": None,
         "bins": plain.bins,
     }
-    if validation is not None:
-        fitted = calibration.fit_temperature(*validation)
+    if VALIDATION in sets:
+        fitted = calibration.fit_temperature(looks.logits(found, VALIDATION), sets[VALIDATION].labels.cpu())
         scaled: Calibration = calibration.ece(logits / fitted.value, y, binning="equal_width", **given)
-        found |= {"temperature": fitted.estimate, "scaled_ece": scaled.ece}
-    return found
+        numbers |= {"temperature": fitted.estimate, "scaled_ece": scaled.ece}
+    return numbers
 
 
 Pieces = Mapping[tuple[str, int], Piece]  # (network, seed) → what `measured` returned

@@ -16,14 +16,14 @@ def frame():
 
 
 def draw(frame, **options):
-    given = {"value": "E", "rows": "set", "panels": "network", "labels": {"noise": "Noise"}, "x_label": "E(x) (nat)"}
+    given = {"value": "E", "rows": "set", "panels": "network", "x_label": "E(x) (nat)"}
     return plots.ridges(frame, **given | options)
 
 
 def test_a_line_for_each_set_and_a_panel_for_each_network(frame):
     figure = draw(frame)
     one, two = figure.axes
-    assert [label.get_text() for label in one.get_yticklabels()] == ["test", "Noise"]
+    assert [label.get_text() for label in one.get_yticklabels()] == ["test", "noise"]
     assert len(one.lines) == 2
     assert len(two.lines) == 1, "a network without a set leaves its line empty"
     for place, name in enumerate(("test", "noise")):
