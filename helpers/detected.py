@@ -88,9 +88,12 @@ def table(scalars: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells(scalars: pd.DataFrame) -> pd.DataFrame:
-    """The AUROCs that were measured, for `plots.heat_map`: `metric` is the score, `network` how it is printed."""
+    """The AUROCs that were measured, for `plots.heat_map`: `metric` is the score, `network` how it is printed, the
+    last network first, since such a map begins below."""
     chosen = scalars[(scalars["metric"] == "auroc") & scalars["value"].notna()]
-    return chosen.assign(metric=chosen["score"], network=chosen["network"].map(style.label))
+    order = list(dict.fromkeys(chosen["network"]))
+    upwards = [chosen[chosen["network"] == name] for name in reversed(order)]
+    return pd.concat(upwards).assign(metric=lambda rows: rows["score"], network=lambda r: r["network"].map(style.label))
 
 
 def reading(scalars: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ network it is that of `helpers.calibration`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,17 +106,15 @@ def bins(pieces: Pieces) -> pd.DataFrame:
 def over_seeds(several: Sequence[Estimate], *, low: float, high: float) -> Estimate:
     """One network's estimate, or the mean of several with Student's interval, cut at the bounds of the number.
 
-    Seeds that agree to the last digit have no interval: equal numbers are no certainty.
+    Where they agree to the last digit, which Student's interval would take for certainty, the first one's own stands.
 
     >>> print(over_seeds([Estimate(v, 0.0, 1.0, 9, "normal") for v in (0.9, 1.0, 1.0)], low=0.0, high=1.0))
     0.967 [0.823, 1.000]
     """
-    if len(several) == 1:
+    if len({one.value for one in several}) == 1:
         return several[0]
     found = metrics.student_t([one.value for one in several])
-    if found.low == found.high:
-        return Estimate(found.value, np.nan, np.nan, found.n, "none")
-    return Estimate(found.value, max(found.low, low), min(found.high, high), found.n, found.kind, found.level)
+    return replace(found, low=max(found.low, low), high=min(found.high, high))
 
 
 def summary(pieces: Pieces, *, n_bins: int) -> list[records.Scalar]:
