@@ -8,7 +8,7 @@ computed from it. Arrays by name, so that `parts` and records can keep them:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -39,12 +39,20 @@ def look(
     return found
 
 
-def splits(name: str, *, profile: str, n_images: int) -> dict[str, ImageSet]:
-    """The data of a network: the first `n_images` of "train" and of "test", and all of "validation" where its recipe
-    keeps some."""
-    kept = parameters.recipe(profile, name).entry.get("validation_fraction")
-    found = {split: zoo.dataset(name, profile=profile, split=split).first(n_images) for split in ("train", "test")}
-    return found | ({"validation": zoo.dataset(name, profile=profile, split="validation")} if kept else {})
+def splits(names: Sequence[str], *, profile: str, n_images: int) -> dict[str, ImageSet]:
+    """The data that all of these networks have: the first `n_images` of "train" and of "test", and all of "validation".
+
+    "validation" is there only where every recipe keeps the same images for it, since those of one may have trained
+    another. ValueError where the networks have different data.
+    """
+    entries = [parameters.recipe(profile, name).entry for name in names]
+    if len(kinds := {(entry["dataset"], entry.get("image_size")) for entry in entries}) != 1:
+        raise ValueError(f"networks: expected all of one data set and size, got {sorted(map(str, kinds))}")
+    found = {split: zoo.dataset(names[0], profile=profile, split=split).first(n_images) for split in ("train", "test")}
+    kept = {(entry.get("validation_fraction") or 0, entry.get("split_seed") or 0) for entry in entries}
+    if len(kept) == 1 and kept.pop()[0]:
+        found["validation"] = zoo.dataset(names[0], profile=profile, split="validation")
+    return found
 
 
 def logits(found: Mapping[str, np.ndarray], name: str) -> Tensor:

@@ -5,9 +5,9 @@ One row for each network and seed, and for each bin of its reliability diagram:
     network, seed | n_images, accuracy, ece, ece_floor, adaptive_ece, nll, brier, temperature, scaled_ece
     network, seed | low, high, count, confidence, accuracy, accuracy_low, accuracy_high
 
-The temperature is fitted on validation images, which neither train nor test the network; where a recipe has none it
-is not fitted and its columns are NaN. A method's number is the mean over its seeds with Student's interval; of one
-network it is that of `helpers.calibration`.
+The temperature is fitted on validation images, which neither train nor test a network; where the recipes have none in
+common it is not fitted and its columns are NaN. A method's number is the mean over its seeds with Student's interval;
+of one network it is that of `helpers.calibration`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HEADERS = {
     "temperature": "T",
     "scaled_ece": "ECE at T (points)",
 }
-NO_VALIDATION = "not run: the recipe keeps no validation images to fit a temperature on"
+NO_VALIDATION = "not run: the recipes keep no validation images in common to fit a temperature on"
 
 
 def measured(

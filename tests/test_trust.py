@@ -84,7 +84,7 @@ def test_without_validation_images_no_temperature_is_fitted(tmp_path):
     record = records.save(p, "calibration", scalars=trust.summary({("standard", 0): one}, n_bins=5))
     row = next(row for row in record.content["scalars"] if row["metric"] == "temperature")
     assert row["value"] is None
-    assert "no validation images" in row["reason"]
+    assert "no validation images in common" in row["reason"]
     assert trust.table(record.scalars)["T"].tolist() == [None]
     assert "(T" not in trust.reading(record.scalars)
     assert np.isnan(trust.frame({("standard", 0): one})["temperature"][0])
