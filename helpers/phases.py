@@ -1,0 +1,169 @@
+"""Chains watched through all phases of their making: attack, decrease of contrast, SGLD (rjem, trajectories).
+
+way, phase, step, chain | joint, marginal    E(x, y) and E(x), nat
+                        | gradient_norm      ‖∇ₓE(x)‖₂, for pixels in [0, 1]
+                        | saturation         share of pixel values within 5/255 of an end of the range, %
+                        | beyond             share that the chain's last step left beyond the range before clipping, %
+
+Steps count on from x_0 through the phases: an attack of n steps ends at n, contrast is n + 1. `beyond` is NaN where no
+step of a chain led.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from helpers import checks, context, energies, generation, hybrid_methods, noise, samplers, setting_runs, victim
+from helpers.attacked_start import Attacked
+from helpers.data import ImageSet
+from helpers.hybrid_methods import Method
+from helpers.starts import Start
+
+PHASES = ("attack", "contrast", "chain")
+SHOWN = ("joint", "marginal", "gradient_norm", "saturation")
+MEASURED = (*SHOWN, "beyond")
+LIMIT = 1.0  # per cent of pixels beyond the range that a decrease of contrast should keep a chain below
+
+
+def look(network: nn.Module, x: Tensor, y: Tensor) -> dict[str, np.ndarray]:
+    """SHOWN of images x (B, C, H, W) in [0, 1] with classes y (B,): (B,) float32 each."""
+    with victim.attacked(network) as seen:
+        found = seen.look(x, energies.marginal)
+    ends = ((x <= setting_runs.END / 255) | (x >= 1 - setting_runs.END / 255)).flatten(1)
+    values = {
+        "joint": energies.joint(found.logits, y), "marginal": found.value,
+        "gradient_norm": found.gradient.flatten(1).norm(dim=1), "saturation": 100 * ends.float().mean(1),
+    }  # fmt: skip
+    return {name: one.float().cpu().numpy() for name, one in values.items()}
+
+
+def follow(
+    network: nn.Module, begin: Start, method: Method, *, y: Tensor, index: Tensor, seed: int
+) -> dict[str, np.ndarray]:
+    """The images that `hybrid_sets.measure` makes for the same arguments, in one batch, watched from x_0 to the end.
+
+    Arrays: `phase` (T,), places in PHASES, and `step` (T,); MEASURED, (T, n) float32 each; `pictures` (P, n, C, H, W)
+    uint8 at `picture` (P,), rows of the above: x_0 and the last point of each phase; `y` (n,).
+    """
+    rows: list[dict[str, Any]] = []
+    images: list[np.ndarray] = []
+    place = {"classes": y.to(context.device_of(network)), "beyond": None}
+
+    def watch(phase: str, step: int, x: Tensor) -> None:
+        beyond = np.full(len(x), np.nan, np.float32) if place["beyond"] is None else place["beyond"]
+        at = {"phase": PHASES.index(phase), "step": step, "beyond": beyond}
+        rows.append(at | look(network, x.to(place["classes"].device), place["classes"]))
+        images.append(generation.pixels(x).cpu().numpy())
+
+    key = noise.Key(seed, f"{generation.PURPOSE}/start", index)
+    start = hybrid_methods.start_of(method, begin, network)
+    if isinstance(start, Attacked):
+        x = start.watched(y, key, watch)
+    else:
+        watch("attack", 0, x := start.draw(y, key))
+    _chain(network, x.to(place["classes"].device), method, index=index, seed=seed, place=place, watch=watch,
+           steps_before=rows[-1]["step"])  # fmt: skip
+    ends = [0, *(k for k in range(1, len(rows)) if k + 1 == len(rows) or rows[k]["phase"] != rows[k + 1]["phase"])]
+    found = {name: np.stack([row[name] for row in rows]) for name in MEASURED}
+    found |= {name: np.array([row[name] for row in rows]) for name in ("phase", "step")}
+    return found | {"pictures": np.stack([images[k] for k in ends]), "picture": np.array(ends), "y": y.cpu().numpy()}
+
+
+def _chain(
+    network: nn.Module, x: Tensor, method: Method, *, index: Tensor, seed: int, place: dict[str, Any], watch: Any,
+    steps_before: int,
+) -> None:  # fmt: skip
+    """The chain of `generation.generate`, clipped here so that what the clip cuts can be counted."""
+
+    def clipped(x: Tensor, y: Tensor) -> Tensor:
+        out = ((x < 0) | (x > 1)).flatten(1).float().mean(1)
+        place["beyond"] = (100 * out).cpu().numpy()
+        return x.clamp(0.0, 1.0)
+
+    def tell(k: int, x_k: Tensor, energy: Tensor) -> None:
+        if k:
+            watch("chain", steps_before + k, x_k)
+
+    given = {name: value for name, value in method.chain.items() if name != "energy"}
+    samplers.sgld(
+        samplers.energy_of(network, method.energy), x, place["classes"], gradient="plain", clip=None, project=clipped,
+        key=noise.Key(seed, f"{generation.PURPOSE}/noise", index.to(x.device)), callback=tell, **given,
+    )  # fmt: skip
+
+
+# For the records ----------------------------------------------------------------------------------------------------
+
+
+def frame(found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """What `follow` found of several ways, by their names: one row for each way, step and chain."""
+    blocks = []
+    for way, one in found.items():
+        n_steps, n_chains = one["joint"].shape
+        columns = {"step": np.repeat(one["step"], n_chains), "chain": np.tile(np.arange(n_chains), n_steps)}
+        columns["phase"] = np.repeat([PHASES[k] for k in one["phase"]], n_chains)
+        columns |= {name: one[name].reshape(-1) for name in MEASURED}
+        blocks.append(pd.DataFrame(columns).assign(way=way))
+    return pd.concat(blocks, ignore_index=True)
+
+
+def of_real(network: nn.Module, splits: Mapping[str, ImageSet], *, n: int, batch_size: int) -> pd.DataFrame:
+    """SHOWN of the first `n` real images of some splits, each with its own label."""
+    checks.count(n, "n", minimum=1)
+    device, blocks = context.device_of(network), []
+    for name, images in splits.items():
+        for rows in torch.arange(min(n, len(images))).split(batch_size):
+            part = images.subset(rows.to(images.labels.device))
+            found = look(network, part.images().to(device), part.labels.to(device))
+            blocks.append(pd.DataFrame(found).assign(split=name))
+    return pd.concat(blocks, ignore_index=True)
+
+
+def ends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over the chains at x_0 and at the last step of each phase: way, phase, step and MEASURED, one row each."""
+    means = frame.groupby(["way", "phase", "step"], sort=False)[list(MEASURED)].mean().reset_index()
+    means.loc[means["step"] == 0, "phase"] = "start"
+    last = means.groupby(["way", "phase"], sort=False)["step"].transform("max")
+    return means[means["step"] == last].reset_index(drop=True)
+
+
+def chosen_contrast(beyond: Mapping[float, float]) -> float | None:
+    """The smallest decrease whose chains leave less than LIMIT per cent of pixels beyond the range, None for none.
+
+    `beyond` has the share (%) before the last clipping by contrast c.
+
+    >>> chosen_contrast({1.0: 4.0, 0.9: 0.7, 0.8: 0.1}), chosen_contrast({1.0: 4.0})
+    (0.9, None)
+    """
+    good = [c for c, share in beyond.items() if share < LIMIT]
+    return max(good) if good else None
+
+
+def of_contrasts(frame: pd.DataFrame, factors: Mapping[str, float]) -> dict[float, float]:
+    """c → share of pixels (%) beyond the range before the last clipping, mean over chains; `factors` by way."""
+    last = ends(frame).query("phase == 'chain'").set_index("way")["beyond"]
+    return {c: float(last[way]) for way, c in factors.items()}
+
+
+def reading(beyond: Mapping[float, float], *, base: float) -> str:
+    """What the rule for the contrast says of the factors that were tried, and whether the base setting follows it."""
+    shares = ", ".join(f"c = {c:g}: {share:.2f} %" for c, share in sorted(beyond.items(), reverse=True))
+    found = chosen_contrast(beyond)
+    if found is None:
+        said = f"no decrease that was tried keeps it below {LIMIT:g} %"
+    else:
+        said = f"the smallest decrease below {LIMIT:g} % is c = {found:g}"
+    follows = "follows the rule" if found == base else "does not follow from the rule"
+    said += f". The base setting, c = {base:g}, {follows}."
+    return f"Pixels beyond the range before the last clipping: {shares}; {said}"
+
+
+def boundaries(frame: pd.DataFrame, way: str) -> Sequence[tuple[float, str]]:
+    """The first step of each phase of a way, with its name, for a picture."""
+    own = frame[(frame["way"] == way) & (frame["step"] > 0)]
+    return [(float(steps.min()), str(phase)) for phase, steps in own.groupby("phase", sort=False)["step"]]
