@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from helpers import checks
 from helpers.data import ImageSet
+from helpers.models import Network
 
 
 def layers(network: nn.Module) -> list[_BatchNorm]:
@@ -50,7 +51,7 @@ def own_statistics(network: nn.Module) -> Iterator[None]:
             layer.training, layer.track_running_stats = training, tracking
 
 
-def settled(network: nn.Module, images: ImageSet, *, batch_size: int) -> nn.Module:
+def settled(network: Network, images: ImageSet, *, batch_size: int) -> Network:
     """A copy of the network in eval mode whose averages are the mean over batches of `images`, as they are.
 
     The network itself is left as it was, generators too; without batch normalisation the copy is equal to it.
@@ -58,6 +59,6 @@ def settled(network: nn.Module, images: ImageSet, *, batch_size: int) -> nn.Modu
     checks.count(batch_size, "batch_size", minimum=1)
     copied = copy.deepcopy(network)
     if layers(copied):
-        batches = (images.images(rows) for rows in torch.arange(len(images), device=images.labels.device).split(batch_size))
-        torch.optim.swa_utils.update_bn(batches, copied)
+        rows = torch.arange(len(images), device=images.labels.device).split(batch_size)
+        torch.optim.swa_utils.update_bn((images.images(some) for some in rows), copied)
     return copied.eval()

@@ -1,7 +1,7 @@
 """When the training of an energy-based model has gone wrong, as early as its own numbers tell.
 
-JEM's public code gives up at |loss| > 10⁸, SADA-JEM's at 10⁵; until then hours may have gone. `Watch` looks at means over
-a window of steps:
+JEM's public code gives up at |loss| > 10⁸, SADA-JEM's at 10⁵; until then hours may have gone. `Watch` looks at means
+over a window of steps:
 
     reason         what is compared                                                              limit
     not finite     loss, gradient, or an energy inside the chains or the attack                  –
@@ -16,6 +16,7 @@ Thresholds are the recipe's, windows are `divergence_window` steps. What follows
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,7 @@ class Watch:
         self._compare("energy gap", windows[-1], limits.gap)
         self._compare("saturation", _mean(self.saturations), limits.saturation)
         self._compare("gradient norm", _mean(self.gradients), limits.gradient)
-        if len(self.gaps) == n * N_RISING and all(a < b for a, b in zip(windows, windows[1:], strict=False)):
+        if len(self.gaps) == n * N_RISING and all(a < b for a, b in itertools.pairwise(windows)):
             self._compare("gap rises", windows[-1], limits.gap / 4)
         loss = _mean(self.classifications)
         if self.learned:
@@ -127,4 +128,5 @@ class Watch:
     @classmethod
     def restored(cls, limits: Limits, facts: Mapping[str, Any]) -> Watch:
         """The watch of `facts`, which goes on as the one they are of."""
-        return cls(limits, **{name: list(v) if isinstance(v, list) else v for name, v in facts.items()})
+        kept: dict[str, Any] = {name: list(v) if isinstance(v, list) else v for name, v in facts.items()}
+        return cls(limits, **kept)

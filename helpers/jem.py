@@ -232,10 +232,11 @@ def attacked(
         logits = network(points)
         return attack_losses.LossValue(losses.cross_entropy(logits, labels), logits.argmax(1) != labels)
 
-    given = {name: entry.get(name) for name in ("n_steps", "start", "start_std")}
+    given: dict[str, Any] = {name: entry.get(name) for name in ("n_steps", "start", "start_std")}
+    given |= attack_settings(entry)
     with batch_norm.own_statistics(network), context.frozen(network):
         return pgd.pgd(
-            loss, x, y, **attack_settings(entry), **given, n_restarts=1, returns="last", seed=seed, index=index,
+            loss, x, y, **given, n_restarts=1, returns="last", seed=seed, index=index,
             purpose=f"train/attack/epoch {epoch}",
         )  # fmt: skip
 
@@ -261,7 +262,7 @@ def evaluate(
     chain_saturation and data_saturation (%), chain_std, each (B,). The network stays in its mode, which is training.
     """
     noise_std = proximal.in_unit_range(noise_std=entry["data_noise_std_pm1"])["noise_std"]
-    shared = {"std": noise_std, "seed": memory.seed, "epoch": epoch}
+    shared: dict[str, Any] = {"std": noise_std, "seed": memory.seed, "epoch": epoch}
     data = noised(batch.data, **shared, purpose="p(x)", index=batch.data_index)
     x = noised(batch.x, **shared, purpose="p(y|x)", index=batch.index)
     energy_data, energy_chain, x_q = _contrast(network, data, memory, entry=entry, step=step)
@@ -302,7 +303,7 @@ def gradient_norms(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def followed(network: nn.Module, memory: Memory, probe: ImageSet) -> dict[str, float]:
-    """At the end of an epoch: mean ‖∇ₓE‖₂ of the network, as it is, at as many images of the buffer and at the probe."""
+    """At an epoch's end: mean ‖∇ₓE‖₂ of the network, as it is, at the probe and at as many images of the buffer."""
     slots = torch.linspace(0, len(memory.buffer) - 1, len(probe)).long()
     at = {"chain": memory.buffer.images[slots.to(memory.buffer.images.device)], "data": probe.images()}
     return {f"{name}_gradient_norm": float(gradient_norms(network, x).double().mean()) for name, x in at.items()}
@@ -325,7 +326,9 @@ def buffer_in(folder: Path, like: ImageSet) -> ImageSet:
     """
     path = folder / BUFFER
     if not path.exists():
-        raise ValueError(f"expected the replay buffer of a network trained with objective {OBJECTIVE} at {path}, got none")
+        raise ValueError(
+            f"expected the replay buffer of a network trained with objective {OBJECTIVE} at {path}, got none"
+        )
     tensors, facts = checkpoints.load(path)
     pixels, k = tensors["pixels"], int(facts["num_classes"])
     labels = torch.arange(len(pixels)) // (len(pixels) // k)

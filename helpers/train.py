@@ -1,6 +1,6 @@
 """One readable training loop: any objective, any schedule, and exact resume.
 
-`fit` trains a recipe of networks.yaml with SGD or Adam. Everything that is drawn is a function of (seed, epoch, image), so a
+`fit` trains a recipe of networks.yaml with SGD or Adam. All that is drawn is a function of (seed, epoch, image), so a
 run killed anywhere and started again ends with the same bits as an undisturbed one (same machine, same threads):
 images are shuffled by a generator seeded from (seed, epoch), augmented and attacked with keyed noise, and the
 checkpoint holds network, optimiser, moving average, history and torch's generators.
@@ -153,7 +153,7 @@ def _follow(average: nn.Module, network: nn.Module, *, decay: float) -> None:
 
 def _images(images: data.ImageSet, rows: Tensor, *, entry: Mapping[str, Any], seed: int, epoch: int) -> Tensor:
     """Augmented images (B, C, H, W) of some rows, float32 in [0, 1]."""
-    given = {"seed": seed, "index": images.index[rows], "epoch": epoch}
+    given: dict[str, Any] = {"seed": seed, "index": images.index[rows], "epoch": epoch}
     pixels = augment.augment(entry.get("augment") or "none", images.pixels[rows], **given)
     return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
 
@@ -202,7 +202,7 @@ def _train_step(
     return value
 
 
-def _evaluated(run: Run, sets: Datasets) -> nn.Module:
+def _evaluated(run: Run, sets: Datasets) -> models.Network:
     """The network as it is measured and returned: of JEM with the batch-norm averages of the training images."""
     return run.result if run.memory is None else batch_norm.settled(run.result, sets.train, batch_size=MONITOR_BATCH)
 
@@ -313,10 +313,10 @@ def fit(
     for bit; a damaged or foreign one is set aside with a suffix, which is said on stderr. `sets` are the data, by
     default those that the recipe names; what it leaves out of them (`removed`) is the caller's affair (`zoo`), since
     that takes another network. `callback(Progress)` sees every step after its checkpoint.
-    The objective jem keeps a replay buffer in the checkpoint, leaves it in `folder` (`jem.keep`) and, where it diverges,
-    goes back and on with other noise; the history's events say so (`divergence`, `rollback`). Other objectives raise
-    FloatingPointError with step and value when loss or gradient stop being finite. ValueError for a recipe that leaves
-    images out where no `sets` are given.
+    The objective jem keeps a replay buffer in the checkpoint, leaves it in `folder` (`jem.keep`) and, where it
+    diverges, goes back and on with other noise; the history's events say so (`divergence`, `rollback`). Other
+    objectives raise FloatingPointError with step and value when loss or gradient stop being finite. ValueError for a
+    recipe that leaves images out where no `sets` are given.
     """
     device = torch.device(device)
     if sets is None and recipe.reference is not None:

@@ -1,4 +1,4 @@
-"""All that changes while a network trains, and the checkpoint that holds it: network, optimiser, average, memory, history.
+"""All that changes while a network trains (weights, optimiser, average, memory, history) and its checkpoint.
 
 A checkpoint is one safetensors file (`checkpoints`), made for one recipe and seed, which its `identity` names; from it
 training goes on bit for bit. An older format, a damaged file or another's is set aside, said, and training begins anew.
