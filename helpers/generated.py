@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers import image_quality, metrics, parameters, records, sample_sets, style, tables
+from helpers import image_quality, metrics, records, sample_sets, style, tables
 from helpers.image_quality import Protocol
 from helpers.parameters import ROOT
 from helpers.sample_sets import Place
@@ -99,17 +99,16 @@ def of_sets(several: Sequence[Piece], seeds: Sequence[int], **where: Any) -> lis
     found = image_quality.over_sets([sample_sets.scores_of(piece) for piece in several])
     rows, each, n = found.scalars(seeds=seeds, **where), [_own(piece) for piece in several], found.protocol.n
     for name in each[0]:
-        share = parameters.metrics()[name].unit == "%"
-        estimate = metrics.over_sets([one[name] for one in each], share_of=n if share else None)
+        estimate = metrics.over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
         value = estimate.value if name == "seconds_per_image" else estimate  # of a machine: no spread of a method
         rows.append(records.scalar(name, value, n=n, seeds=seeds, sets=len(several), **where))
     return rows
 
 
-def protocol(pieces: Pieces) -> Protocol:
-    """The one protocol of all sets; ValueError where they differ in it."""
+def protocol(pieces: Mapping[tuple[Any, int], Piece]) -> Protocol:
+    """The one protocol of all sets, by whatever method and number; ValueError where they differ in it."""
     return image_quality.same_protocol(
-        {f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()}
+        {f"{getattr(place, 'key', place)}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()}
     )
 
 

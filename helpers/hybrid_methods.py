@@ -2,6 +2,7 @@
 
 | method                    | network             | start          | chain                          |
 | ------------------------- | ------------------- | -------------- | ------------------------------ |
+| `start_only`              | none                | class Gaussian | none                           |
 | `jempp`                   | JEM++               | class Gaussian | E(x), `marginal_n_steps`       |
 | `jempp_joint`             | JEM++               | class Gaussian | E(x, y), first of `step_counts` |
 | `robust_classifier`       | adversarially trained classifier | attacked, L∞ | none                |
@@ -31,13 +32,14 @@ from typing import Any
 
 from torch import nn
 
-from helpers import attacked_start, proximal
+from helpers import attacked_start, jem
 from helpers.attacked_start import Attacked
 from helpers.starts import Start
 
 TABLE = "table"  # the ablation that Table 1 is
 # Method → how its source's table calls it; None where that table has no such row.
 PUBLISHED = {
+    "start_only": None,
     "jempp": "JEM++",
     "jempp_joint": None,
     "robust_classifier": "Single Robust Classifier",
@@ -79,7 +81,7 @@ class Method:
         """What a record says of it; ε in 1/255 where it is of an L∞ ball, None for the other kind and for no attack."""
         linf, l2 = (bool(self.attack_n_steps) and self.attack_norm == norm for norm in ("linf", "l2"))
         return {
-            "network": self.network, "energy": self.energy if self.n_steps else None, "n_steps": self.n_steps,
+            "network": self.network, "chain_energy": self.energy if self.n_steps else None, "n_steps": self.n_steps,
             "step_size": self.step_size if self.n_steps else None, "contrast_factor": self.contrast_factor,
             "attack_n_steps": self.attack_n_steps, "epsilon_255": round(255 * self.epsilon, 6) if linf else None,
             "epsilon_l2": self.epsilon if l2 else None,
@@ -119,24 +121,21 @@ def start_of(method: Method, inner: Start, network: nn.Module) -> Start:
 # From a notebook's parameters ---------------------------------------------------------------------------------------
 
 
-def chain_settings(values: Mapping[str, Any], convention: str) -> dict[str, Any]:
-    """step_size, max_gradient and noise_std in [0, 1] of one step, from the settings for [−1, 1] (`…_pm1`) in `values`.
+def chain_settings(entry: Mapping[str, Any], convention: str) -> dict[str, Any]:
+    """step_size, max_gradient and noise_std in [0, 1] of the chains that a network was trained with.
 
-    One step stands for `chain_n_inner_steps` of PYLD, by a `convention` of the public code.
+    `entry` is its recipe's (`jem.sampler_settings` says what of it counts), `convention` a name of the public code.
     """
-    step = proximal.outer_step_size(
-        convention, step_size=values["chain_step_size_pm1"], n_inner_steps=values["chain_n_inner_steps"],
-        full_step_size=0.0,
-    )  # fmt: skip
-    published = {"step_size": step, "noise_std": values["chain_noise_std_pm1"]}
-    if values["chain_max_gradient_pm1"] is not None:
-        published["max_gradient"] = values["chain_max_gradient_pm1"]
-    return {"max_gradient": None, **proximal.in_unit_range(**published)}
+    found = jem.sampler_settings({**entry, "step_convention": convention})
+    return {name: found[name] for name in ("step_size", "max_gradient", "noise_std")}
 
 
-def table(values: Mapping[str, Any]) -> dict[str, Method]:
-    """The methods of Table 1 by their names, from a notebook's parameters `values`."""
-    rule = chain_settings(values, values["step_conventions"][0])
+def table(values: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Method]:
+    """The methods of Table 1 by their names, from a notebook's parameters `values`.
+
+    `entry` is the recipe of a network whose chains in training all chains here are like, but for their number of steps.
+    """
+    rule = chain_settings(entry, values["step_conventions"][0])
     whole = {"energy": "marginal", "n_steps": values["marginal_n_steps"], **rule}
     given = {"energy": "joint", "n_steps": values["step_counts"][0], **rule}
     none = given | {"n_steps": 0}
@@ -144,6 +143,7 @@ def table(values: Mapping[str, Any]) -> dict[str, Method]:
     l2 = {"attack_norm": "l2", "epsilon": float(values["epsilon_l2"]), "attack_step_size": values["step_size_l2"]}
     jempp, robust, classifier = (values[f"{one}_network"] for one in ("jempp", "robust_jem", "robust"))
     return {
+        "start_only": Method(robust, **none),
         "jempp": Method(jempp, **whole),
         "jempp_joint": Method(jempp, **given),
         "robust_classifier": Method(classifier, **none, **linf),
@@ -161,9 +161,9 @@ def _linf(epsilon_255: float, values: Mapping[str, Any]) -> dict[str, Any]:
     return {"attack_norm": "linf", "epsilon": epsilon, "attack_step_size": step_size, "attack_n_steps": n_steps}
 
 
-def cases(values: Mapping[str, Any]) -> list[Case]:
-    """Table 1, then every ablation, each beginning with its base setting."""
-    named = table(values)
+def cases(values: Mapping[str, Any], entry: Mapping[str, Any]) -> list[Case]:
+    """Table 1, then every ablation, each beginning with its base setting; arguments as in `table`."""
+    named = table(values, entry)
     base, found = named["robust_jem"], [Case(TABLE, name, method) for name, method in named.items()]
     found += _samplers(base, values)
     for epsilon in values["epsilons_255"]:
@@ -173,7 +173,7 @@ def cases(values: Mapping[str, Any]) -> list[Case]:
     for n_steps in values["step_counts"]:
         found.append(Case("chain_steps", f"m = {n_steps}", replace(base, n_steps=n_steps)))
     for convention in values["step_conventions"]:
-        rule = chain_settings(values, convention)
+        rule = chain_settings(entry, convention)
         found.append(Case("convention", f"{convention}: α = {rule['step_size']:g}", replace(named["jempp"], **rule)))
     for name in [base.network, *(values["training_epsilon_networks"] or [])]:
         found.append(Case("training_epsilon", name, replace(base, network=name)))

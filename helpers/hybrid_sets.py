@@ -17,13 +17,25 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from helpers import generated, generation, hybrid_methods, metrics, records, sample_sets, setting_runs, tables, zoo
+from helpers import (
+    generated,
+    generation,
+    hybrid_methods,
+    metrics,
+    records,
+    sample_sets,
+    setting_runs,
+    style,
+    tables,
+    zoo,
+)
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 from helpers.hybrid_methods import Case, Method
 from helpers.image_quality import Protocol
 from helpers.starts import Start
 
+COLOUR = style.NATURAL  # of all cases of an ablation: they are no methods with colours of their own
 Pieces = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # by the method's key and the number of the set
 
 
@@ -79,7 +91,7 @@ def frame(cases: Sequence[Case], pieces: Pieces) -> pd.DataFrame:
 
 def _filled(key: str, value: Any) -> Any:
     if value is None:
-        return "" if key == "energy" else math.nan
+        return "" if key == "chain_energy" else math.nan
     return value
 
 

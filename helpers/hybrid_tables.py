@@ -15,6 +15,7 @@ from helpers.parameters import ROOT
 SOURCE = ROOT / "params" / "published" / "rjem_table1.csv"
 NOT_RUN = "published only"
 WAYS = {
+    "start_only": "no step",
     "jempp": "chain on E(x)",
     "jempp_joint": "chain on E(x, y)",
     "robust_classifier": "targeted PGD, L∞",
@@ -24,6 +25,7 @@ WAYS = {
     "robust_jem": "PGD, contrast, chain on E(x, y)",
 }
 OURS = {
+    "start_only": "Class Gaussian",
     "jempp_joint": "JEM++",
     "robust_classifier_l2": "Single Robust Classifier",
     "robust_jem_energy_joint": "Robust JEM-Energy",

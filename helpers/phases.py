@@ -12,6 +12,7 @@ step of a chain led.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, context, energies, generation, hybrid_methods, noise, samplers, setting_runs, victim
+from helpers import (
+    checks,
+    context,
+    energies,
+    generation,
+    hybrid_methods,
+    noise,
+    records,
+    samplers,
+    setting_runs,
+    victim,
+)
 from helpers.attacked_start import Attacked
 from helpers.data import ImageSet
 from helpers.hybrid_methods import Method
@@ -28,6 +40,20 @@ from helpers.starts import Start
 PHASES = ("attack", "contrast", "chain")
 SHOWN = ("joint", "marginal", "gradient_norm", "saturation")
 MEASURED = (*SHOWN, "beyond")
+LABELS = {
+    "joint": "$E(x, y)$ (nat)",
+    "marginal": "$E(x)$ (nat)",
+    "gradient_norm": r"$\Vert\nabla_x E(x)\Vert_2$ (nat, pixels in [0, 1])",
+    "saturation": "saturated pixels (%)",
+}
+HEADERS = {
+    "way": "images by",
+    "joint": "E(x, y)",
+    "marginal": "E(x)",
+    "gradient_norm": "‖∇E(x)‖",
+    "beyond": "beyond (%)",
+}
+HEADERS |= {"saturation": "saturated (%)"}
 LIMIT = 1.0  # per cent of pixels beyond the range that a decrease of contrast should keep a chain below
 
 
@@ -43,6 +69,36 @@ def look(network: nn.Module, x: Tensor, y: Tensor) -> dict[str, np.ndarray]:
     return {name: one.float().cpu().numpy() for name, one in values.items()}
 
 
+@dataclass(eq=False)
+class _Watch:
+    """What was seen of some chains of classes `y` so far; `beyond` (n,) is that of the last clipping, in %."""
+
+    network: nn.Module
+    y: Tensor
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[np.ndarray] = field(default_factory=list)
+    beyond: np.ndarray | None = None
+
+    def see(self, phase: str, step: int, x: Tensor) -> None:
+        beyond = np.full(len(x), np.nan, np.float32) if self.beyond is None else self.beyond
+        at = {"phase": PHASES.index(phase), "step": step, "beyond": beyond}
+        self.rows.append(at | look(self.network, x.to(self.y.device), self.y))
+        self.pictures.append(generation.pixels(x).cpu().numpy())
+
+    def clipped(self, x: Tensor, y: Tensor) -> Tensor:
+        """x in the range, as a chain projects it; how much was beyond is kept for the state that is seen next."""
+        out = ((x < 0) | (x > 1)).flatten(1).float().mean(1)
+        self.beyond = (100 * out).cpu().numpy()
+        return x.clamp(0.0, 1.0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        rows = self.rows
+        last = [k for k in range(1, len(rows)) if k + 1 == len(rows) or rows[k]["phase"] != rows[k + 1]["phase"]]
+        found = {name: np.stack([row[name] for row in rows]) for name in MEASURED}
+        found |= {name: np.array([row[name] for row in rows]) for name in ("phase", "step")}
+        return found | {"pictures": np.stack([self.pictures[k] for k in [0, *last]]), "picture": np.array([0, *last])}
+
+
 def follow(
     network: nn.Module, begin: Start, method: Method, *, y: Tensor, index: Tensor, seed: int
 ) -> dict[str, np.ndarray]:
@@ -51,50 +107,27 @@ def follow(
     Arrays: `phase` (T,), places in PHASES, and `step` (T,); MEASURED, (T, n) float32 each; `pictures` (P, n, C, H, W)
     uint8 at `picture` (P,), rows of the above: x_0 and the last point of each phase; `y` (n,).
     """
-    rows: list[dict[str, Any]] = []
-    images: list[np.ndarray] = []
-    place = {"classes": y.to(context.device_of(network)), "beyond": None}
-
-    def watch(phase: str, step: int, x: Tensor) -> None:
-        beyond = np.full(len(x), np.nan, np.float32) if place["beyond"] is None else place["beyond"]
-        at = {"phase": PHASES.index(phase), "step": step, "beyond": beyond}
-        rows.append(at | look(network, x.to(place["classes"].device), place["classes"]))
-        images.append(generation.pixels(x).cpu().numpy())
-
+    classes = y.to(context.device_of(network))
+    watch = _Watch(network, classes)
     key = noise.Key(seed, f"{generation.PURPOSE}/start", index)
     start = hybrid_methods.start_of(method, begin, network)
     if isinstance(start, Attacked):
-        x = start.watched(y, key, watch)
+        x = start.watched(y, key, watch.see)
     else:
-        watch("attack", 0, x := start.draw(y, key))
-    _chain(network, x.to(place["classes"].device), method, index=index, seed=seed, place=place, watch=watch,
-           steps_before=rows[-1]["step"])  # fmt: skip
-    ends = [0, *(k for k in range(1, len(rows)) if k + 1 == len(rows) or rows[k]["phase"] != rows[k + 1]["phase"])]
-    found = {name: np.stack([row[name] for row in rows]) for name in MEASURED}
-    found |= {name: np.array([row[name] for row in rows]) for name in ("phase", "step")}
-    return found | {"pictures": np.stack([images[k] for k in ends]), "picture": np.array(ends), "y": y.cpu().numpy()}
-
-
-def _chain(
-    network: nn.Module, x: Tensor, method: Method, *, index: Tensor, seed: int, place: dict[str, Any], watch: Any,
-    steps_before: int,
-) -> None:  # fmt: skip
-    """The chain of `generation.generate`, clipped here so that what the clip cuts can be counted."""
-
-    def clipped(x: Tensor, y: Tensor) -> Tensor:
-        out = ((x < 0) | (x > 1)).flatten(1).float().mean(1)
-        place["beyond"] = (100 * out).cpu().numpy()
-        return x.clamp(0.0, 1.0)
+        watch.see("attack", 0, x := start.draw(y, key))
+    before = int(watch.rows[-1]["step"])
 
     def tell(k: int, x_k: Tensor, energy: Tensor) -> None:
-        if k:
-            watch("chain", steps_before + k, x_k)
+        if k:  # the first state is the last of the phase before
+            watch.see("chain", before + k, x_k)
 
     given = {name: value for name, value in method.chain.items() if name != "energy"}
     samplers.sgld(
-        samplers.energy_of(network, method.energy), x, place["classes"], gradient="plain", clip=None, project=clipped,
-        key=noise.Key(seed, f"{generation.PURPOSE}/noise", index.to(x.device)), callback=tell, **given,
+        samplers.energy_of(network, method.energy), x.to(classes.device), classes, gradient="plain", clip=None,
+        project=watch.clipped, key=noise.Key(seed, f"{generation.PURPOSE}/noise", index.to(classes.device)),
+        callback=tell, **given,
     )  # fmt: skip
+    return watch.arrays() | {"y": y.cpu().numpy()}
 
 
 # For the records ----------------------------------------------------------------------------------------------------
@@ -148,6 +181,16 @@ def of_contrasts(frame: pd.DataFrame, factors: Mapping[str, float]) -> dict[floa
     """c → share of pixels (%) beyond the range before the last clipping, mean over chains; `factors` by way."""
     last = ends(frame).query("phase == 'chain'").set_index("way")["beyond"]
     return {c: float(last[way]) for way, c in factors.items()}
+
+
+def summary(beyond: Mapping[float, float], *, n: int) -> list[records.Scalar]:
+    """Scalars for a record: the shares of `of_contrasts`, means over `n` chains of one network, by contrast factor."""
+    return [records.scalar("share_beyond_range", share, n=n, contrast_factor=c) for c, share in beyond.items()]
+
+
+def shares(scalars: pd.DataFrame) -> dict[float, float]:
+    """The same from a record: c → share (%)."""
+    return {float(row["contrast_factor"]): float(row["value"]) for row in scalars.to_dict("records")}
 
 
 def reading(beyond: Mapping[float, float], *, base: float) -> str:

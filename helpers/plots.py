@@ -30,6 +30,7 @@ from helpers.frames import groups, needed, size
 from helpers.heat_maps import heat_map as heat_map
 from helpers.image_blocks import image_blocks as image_blocks
 from helpers.interval_panels import interval_panels as interval_panels
+from helpers.phase_marks import mark_phases
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
@@ -165,7 +166,7 @@ def curve_with_band(
             _curves(other, methods, x=x, y=right, seed=seed, palette=palette, line=dashed, zero=False)
             handles.append(_line(style.NEUTRAL, "-", label=_bare(y_label)))
             handles.append(_line(style.NEUTRAL, style.DASHES[1], label=_bare(right_label)))
-        _phases(ax, phases)
+        mark_phases(ax, phases)
         _legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
 
@@ -270,13 +271,6 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.
         return mean, np.zeros_like(mean)
     spread = np.nanstd(values, axis=-1, ddof=1) / np.sqrt(n)
     return mean, np.nan_to_num(special.stdtrit(np.maximum(n - 1, 1), (1 + level) / 2) * spread)
-
-
-def _phases(ax: Axes, phases: Sequence[tuple[float, str]]) -> None:
-    for place, text in phases:
-        ax.axvline(place, color=style.NEUTRAL, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
-        ax.annotate(text, (place, 1.0), xycoords=("data", "axes fraction"), xytext=(3, 2), size=7.5,
-                    textcoords="offset points", ha="left", va="bottom", color=style.NEUTRAL)  # fmt: skip
 
 
 def violin(

@@ -36,6 +36,7 @@ METHODS = {
     "trades": "#228833",
     "madry": "#C0458C",
     "sat": "#C0458C",  # as paper 1 calls Madry's training
+    "jempp": "#882255",
     "standard": "#333333",
     "robust": "#6699CC",
 }
@@ -89,7 +90,11 @@ LABELS = {
     "class_mean": "class mean",
     "beta": "β",
     "energy_penalty": "penalty",
+    "jem": "JEM",
+    "jempp": "JEM++",
+    "robust_jem": "Robust JEM",
     "kid": "KID",
+    "inception_score": "Inception score",
     "frechet_distance": "Fréchet distance",
     "class_agreement": "class agreement (%)",
     "diversity": "diversity (real: 1)",

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from helpers import hybrid_training, zoo
+from helpers.history import History
+
+
+def event(epoch, reason):
+    return {"step": 9, "epoch": epoch, "reason": reason, "value": 1.0, "stream": 0, "back_to": 0, "gave_up": False}
+
+
+def card(name, *, profile, seed):
+    found = {"entry": {"epochs": 4}, "provenance": {"seconds": 10.0 + seed}, "accuracy": {"clean": {"value": 90.0}}}
+    if name == "robust":
+        found |= {"provenance": {"seconds": 20.0 + 2 * seed}}
+        found["accuracy"]["pgd"] = {"value": 60.0 + seed}
+        found["training"] = {"events": [], "gave_up": False}
+    if name == "plain":
+        events = [event(2, "energy gap"), event(3, "not finite")][: seed + 1]
+        found["training"] = {"events": events, "gave_up": False}
+    return found
+
+
+@pytest.fixture(autouse=True)
+def trained(monkeypatch):
+    monkeypatch.setattr(zoo, "card", card)
+    monkeypatch.setattr(zoo, "seeds", lambda name, profile: (0, 1))
+
+
+@pytest.fixture
+def runs():
+    return hybrid_training.runs(["plain", "robust", "plain", "old"], profile="tiny")
+
+
+def test_a_row_for_each_seed_with_its_divergences_and_cost(runs):
+    assert len(runs) == 6
+    assert runs.query("network == 'plain'")["divergences"].tolist() == [1, 2]
+    assert (
+        runs.query("network == 'plain' and seed == 1")["reasons"].item()
+        == "energy gap in epoch 2; not finite in epoch 3"
+    )
+    assert runs.query("network == 'robust'")["divergences"].tolist() == [0, 0]
+    assert runs.query("network == 'robust'")["robust_accuracy"].tolist() == [60.0, 61.0]
+    # a network whose card says nothing of its training's course has had none to tell
+    assert runs.query("network == 'old'")["divergences"].tolist() == [0, 0]
+    assert np.isnan(runs.query("network == 'old'")["robust_accuracy"]).all()
+
+
+def test_divergences_are_summed_and_the_rest_is_a_mean(runs):
+    rows = {(row["metric"], row["network"]): row for row in hybrid_training.summary(runs)}
+    assert rows["divergences", "plain"]["value"] == 3
+    assert rows["seconds", "robust"]["value"] == 21.0
+    assert rows["divergences", "plain"]["seeds"] == [0, 1]
+    assert ("robust_accuracy", "old") not in rows
+
+
+def test_the_reading_counts_and_says_that_few_seeds_tell_nothing(runs, monkeypatch):
+    said = hybrid_training.reading(runs, plain="plain", robust="robust")
+    assert "plain: divergences seed 0: 1, seed 1: 2; 10 s a training" in said
+    assert "2 seeds are too few to compare: 10 are needed." in said
+    assert "Training with attacks took 2.00 times as long." in said
+    monkeypatch.setattr(zoo, "seeds", lambda name, profile: tuple(range(10)))
+    many = hybrid_training.runs(["plain", "robust"], profile="tiny")
+    assert "10 seeds are enough to compare." in hybrid_training.reading(many, plain="plain", robust="robust")
+
+
+def test_curves_are_those_that_energy_based_models_have(monkeypatch):
+    whole = {"epoch": [1, 2], **{name: [0.5, 0.25] for name in hybrid_training.CURVES}}
+    found = {("plain", 0): History(whole), ("old", 0): History({"epoch": [1, 2]})}
+    monkeypatch.setattr(zoo, "histories_of", lambda names, profile: found)
+    curves = hybrid_training.curves(["plain", "old"], profile="tiny")
+    assert curves["network"].tolist() == ["plain", "plain"]
+    assert curves["energy_gap"].tolist() == [0.5, 0.25]
+    monkeypatch.setattr(zoo, "histories_of", lambda names, profile: {("old", 0): found["old", 0]})
+    assert hybrid_training.curves(["old"], profile="tiny").empty
