@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from helpers import style
 from helpers.frames import groups, needed
-from helpers.phase_marks import mark_phases
+from helpers.panel_marks import legend_below, mark_phases
 
 SHARES = (0.1, 0.9)  # of chains or images: the middle 80 %
 REAL = {"train": style.DASHES[1], "test": style.DASHES[2]}
@@ -29,6 +29,7 @@ def energy_by_step(
     split: str = "split",
     phases: Sequence[tuple[float, str]] = (),
     wrap: int | None = None,
+    step_label: str = "step of the chain",
 ) -> Figure:
     """Mean and middle 80 % of chains at each step, one line for each value of `by`, one panel for each quantity.
 
@@ -52,7 +53,7 @@ def energy_by_step(
             _real(ax, real, column=column, split=split)
             for name, rows in kinds.items():
                 _chains(ax, rows, column=column, step=step, colour=palette[name], line=dashes[name])
-            ax.set(xlabel="step of the chain", ylabel=label)
+            ax.set(xlabel=step_label, ylabel=label)
             ax.margins(x=0.01)
             mark_phases(ax, phases)
         handles: list[Line2D | Patch] = [
@@ -63,7 +64,7 @@ def energy_by_step(
             for name in dict.fromkeys(real[split])
         ]
         handles.append(Patch(color=style.NEUTRAL, alpha=0.25, label="middle 80 % of chains, of real test images"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        legend_below(figure, handles)
     return figure
 
 

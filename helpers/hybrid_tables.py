@@ -17,12 +17,12 @@ NOT_RUN = "published only"
 WAYS = {
     "start_only": "no step",
     "jempp": "chain on E(x)",
-    "jempp_joint": "chain on E(x, y)",
-    "robust_classifier": "targeted PGD, L∞",
-    "robust_classifier_l2": "targeted PGD, L2",
+    "jempp_joint": "chain on E(x,y)",
+    "robust_classifier": "targeted PGD (L∞)",
+    "robust_classifier_l2": "targeted PGD (L2)",
     "robust_jem_energy": "chain on E(x)",
-    "robust_jem_energy_joint": "chain on E(x, y)",
-    "robust_jem": "PGD, contrast, chain on E(x, y)",
+    "robust_jem_energy_joint": "chain on E(x,y)",
+    "robust_jem": "PGD → contrast → chain on E(x,y)",
 }
 OURS = {
     "start_only": "Class Gaussian",

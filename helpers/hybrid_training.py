@@ -1,6 +1,6 @@
 """How the trainings of some networks went: divergences, what they cost, and what the networks came to.
 
-    network, seed | divergences, gave_up, epochs, seconds, accuracy, robust_accuracy, reasons
+    network, seed | divergences, gave_up, reasons, epochs, accuracy
 
 The paper claims that adversarial training makes the training of an energy-based model more stable. Counts over few
 seeds cannot tell: below ten the ledger leaves the claim undecided.
@@ -8,7 +8,7 @@ seeds cannot tell: below ten the ledger leaves the claim undecided.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,25 +25,30 @@ MIN_SEEDS = 10  # below which counts of divergence are not compared
 
 
 def runs(names: Sequence[str], *, profile: str) -> pd.DataFrame:
-    """One row for each seed of each network. Shares are in %, `seconds` those of the training on its own machine.
+    """One row for each seed of each network, `accuracy` in %; times are left out, since they differ from run to run.
 
-    `robust_accuracy` is under the card's PGD and NaN where the recipe names no ball, `reasons` the events in words.
+    `reasons` has the divergences in words.
     """
     rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(names):
         for seed in zoo.seeds(name, profile=profile):
             card = zoo.card(name, profile=profile, seed=seed)
             course = card.get("training") or {"events": [], "gave_up": False}
-            accuracy = {kind: found["value"] for kind, found in card["accuracy"].items()}
-            rows.append(
-                {
-                    "network": name, "seed": seed, "divergences": len(course["events"]), "gave_up": course["gave_up"],
-                    "epochs": int(card["entry"].get("epochs") or 0), "seconds": float(card["provenance"]["seconds"]),
-                    "accuracy": accuracy["clean"], "robust_accuracy": accuracy.get("pgd", float("nan")),
-                    "reasons": "; ".join(f"{one['reason']} in epoch {one['epoch']}" for one in course["events"]),
-                }
-            )  # fmt: skip
+            events = "; ".join(f"{one['reason']} in epoch {one['epoch']}" for one in course["events"])
+            counted = {"divergences": len(course["events"]), "gave_up": course["gave_up"], "reasons": events}
+            accuracy = float(card["accuracy"]["clean"]["value"])
+            epochs = int(card["entry"].get("epochs") or 0)
+            rows.append({"network": name, "seed": seed, **counted, "epochs": epochs, "accuracy": accuracy})
     return pd.DataFrame(rows)
+
+
+def seconds(names: Sequence[str], *, profile: str) -> dict[str, float]:
+    """Seconds that a training took, mean over seeds, by network: of the machine that trained it."""
+    found = {}
+    for name in dict.fromkeys(names):
+        cards = [zoo.card(name, profile=profile, seed=seed) for seed in zoo.seeds(name, profile=profile)]
+        found[name] = sum(float(card["provenance"]["seconds"]) for card in cards) / len(cards)
+    return found
 
 
 def curves(names: Sequence[str], *, profile: str) -> pd.DataFrame:
@@ -54,50 +59,38 @@ def curves(names: Sequence[str], *, profile: str) -> pd.DataFrame:
         if set(CURVES) <= set(found):
             rows = {"epoch": found["epoch"], **{curve: found[curve] for curve in CURVES}}
             blocks.append(pd.DataFrame(rows).assign(network=name, seed=seed))
-    return (
-        pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=["network", "seed", "epoch", *CURVES])
-    )
+    columns = ["epoch", *CURVES, "network", "seed"]
+    return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=columns)
 
 
-def summary(found: pd.DataFrame) -> list[records.Scalar]:
-    """Scalars for a record, of each network over its seeds: divergences in all, mean seconds and accuracies."""
+def summary(found: pd.DataFrame, took: Mapping[str, float]) -> list[records.Scalar]:
+    """Scalars for a record, of each network over its seeds: divergences in all, mean accuracy, seconds `took`."""
     rows = []
     for name, own in found.groupby("network", sort=False):
-        seeds, network = [int(seed) for seed in own["seed"]], str(name)
-        rows.append(
-            records.scalar("divergences", int(own["divergences"].sum()), n=len(own), seeds=seeds, network=network)
-        )
-        rows.append(records.scalar("seconds", float(own["seconds"].mean()), n=len(own), seeds=seeds, network=network))
-        for metric in ("accuracy", "robust_accuracy"):
-            if own[metric].notna().all():
-                rows.append(
-                    records.scalar(metric, metrics.over_sets(own[metric].to_numpy()), seeds=seeds, network=network)
-                )
+        place: dict[str, Any] = {"n": len(own), "seeds": [int(seed) for seed in own["seed"]], "network": str(name)}
+        rows.append(records.scalar("divergences", int(own["divergences"].sum()), **place))
+        rows.append(records.scalar("accuracy", metrics.over_sets(own["accuracy"].to_numpy()), **place))
+        rows.append(records.scalar("seconds", took[str(name)], **place))
     return rows
 
 
 def table(scalars: pd.DataFrame) -> pd.DataFrame:
     """A record of `summary`: one row for each network."""
-    shown = [
-        name for name in ("divergences", "accuracy", "robust_accuracy", "seconds") if name in set(scalars["metric"])
-    ]
-    found = tables.wide(scalars, rows=["network"], metrics=shown)
-    seeds = {row["network"]: len(row["seeds"]) for row in scalars.to_dict("records")}
-    found.insert(1, "seeds", [seeds[name] for name in found["network"]])
+    found = tables.wide(scalars, rows=["network"], metrics=["divergences", "accuracy", "seconds"])
+    n_seeds = {row["network"]: len(row["seeds"]) for row in scalars.to_dict("records")}
+    found.insert(1, "seeds", [n_seeds[name] for name in found["network"]])
     found["network"] = found["network"].map(style.label)
     return found
 
 
-def reading(found: pd.DataFrame, *, plain: str, robust: str) -> str:
+def reading(found: pd.DataFrame, took: Mapping[str, float], *, plain: str, robust: str) -> str:
     """Divergences of two networks by seed, and whether there are seeds enough to compare them; then the cost."""
     lines = []
     for name in (plain, robust):
         own = found[found["network"] == name]
         counts = ", ".join(f"seed {row['seed']}: {row['divergences']}" for row in own.to_dict("records"))
-        lines.append(f"{style.label(name)}: divergences {counts}; {own['seconds'].mean():.0f} s a training")
+        lines.append(f"{style.label(name)}: divergences {counts}; {took[name]:.0f} s a training")
     n = int(found.groupby("network")["seed"].nunique().loc[[plain, robust]].min())
     enough = "enough to compare" if n >= MIN_SEEDS else f"too few to compare: {MIN_SEEDS} are needed"
-    ratio = [found.loc[found["network"] == name, "seconds"].mean() for name in (plain, robust)]
-    return "\n".join(
-        [*lines, f"{n} seeds are {enough}. Training with attacks took {ratio[1] / ratio[0]:.2f} times as long."]
-    )
+    ratio = f"Training with attacks took {took[robust] / took[plain]:.2f} times as long."
+    return "\n".join([*lines, f"{n} seeds are {enough}. {ratio}"])

@@ -207,6 +207,13 @@ def reading(beyond: Mapping[float, float], *, base: float) -> str:
 
 
 def boundaries(frame: pd.DataFrame, way: str) -> Sequence[tuple[float, str]]:
-    """The first step of each phase of a way, with its name, for a picture."""
+    """The step that each phase of a way sets out from, with its name; contrast and chain are one mark."""
     own = frame[(frame["way"] == way) & (frame["step"] > 0)]
-    return [(float(steps.min()), str(phase)) for phase, steps in own.groupby("phase", sort=False)["step"]]
+    marks: list[tuple[float, str]] = []
+    for phase, steps in own.groupby("phase", sort=False)["step"]:
+        place = float(steps.min()) - 1
+        if marks and place - marks[-1][0] <= 1:
+            marks[-1] = (marks[-1][0], f"{marks[-1][1]}, {phase}")
+        else:
+            marks.append((place, str(phase)))
+    return marks

@@ -30,7 +30,7 @@ from helpers.frames import groups, needed, size
 from helpers.heat_maps import heat_map as heat_map
 from helpers.image_blocks import image_blocks as image_blocks
 from helpers.interval_panels import interval_panels as interval_panels
-from helpers.phase_marks import mark_phases
+from helpers.panel_marks import legend_below, mark_phases
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
@@ -167,7 +167,7 @@ def curve_with_band(
             handles.append(_line(style.NEUTRAL, "-", label=_bare(y_label)))
             handles.append(_line(style.NEUTRAL, style.DASHES[1], label=_bare(right_label)))
         mark_phases(ax, phases)
-        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
+        legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
 
 
@@ -196,15 +196,8 @@ def curve_panels(
             if column in zero:
                 ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
         handles = [_line(palette[name], dashes[name], label=style.label(name)) for name in methods]
-        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
+        legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
-
-
-def _legend_below(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
-    """A legend under the axes, in as many columns (at most 3) as its longest text leaves room for."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    ncols = int(figure.get_figwidth() / (0.06 * longest + 0.5))  # inches: a letter of 8 points, a handle with its gaps
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(max(ncols, 1), 3))
 
 
 def _line(colour: str, dashes: Any, *, label: str) -> Line2D:

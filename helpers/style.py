@@ -37,6 +37,9 @@ METHODS = {
     "madry": "#C0458C",
     "sat": "#C0458C",  # as paper 1 calls Madry's training
     "jempp": "#882255",
+    "jem++": "#882255",
+    "robust jem-energy": "#44AA99",
+    "single robust": "#C0458C",  # trained as madry is
     "standard": "#333333",
     "robust": "#6699CC",
 }

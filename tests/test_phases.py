@@ -87,7 +87,8 @@ def test_means_at_the_end_of_each_phase(frame, combined):
     assert list(ends.query("way == 'energy'")["phase"]) == ["start", "chain"]
     row = ends.query("way == 'both' and phase == 'attack'").iloc[0]
     assert (row["step"], row["joint"]) == (5, pytest.approx(combined["joint"][5].mean()))
-    assert phases.boundaries(frame, "both") == [(1.0, "attack"), (6.0, "contrast"), (7.0, "chain")]
+    assert phases.boundaries(frame, "both") == [(0.0, "attack"), (5.0, "contrast, chain")]
+    assert phases.boundaries(frame, "energy") == [(0.0, "chain")]
 
 
 def test_shares_come_back_from_a_record():
@@ -105,4 +106,4 @@ def test_real_images_are_measured_as_chains_are(frame):
     figure = plots.energy_by_step(frame, real, by="way", panels=phases.LABELS, phases=marks, wrap=2)
     assert len([ax for ax in figure.axes if ax.get_visible()]) == 4
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["attack", "contrast", "chain"]
+    assert texts == ["attack", "contrast, chain"]
