@@ -19,7 +19,7 @@ draws of the class Gaussian. Of every list of parameters the first value is Tabl
     contrast           c of its decrease of contrast
     chain_steps        m, steps of the chain on E(x, y)
     convention         what a step of the public code is (`proximal.inner_step_size`), chain of JEM++ on E(x)
-    training_epsilon   ε of the training, where the profile has such networks
+    variant            Robust JEM trained otherwise (other radii, clean images too), where the profile has such networks
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def cases(values: Mapping[str, Any], entry: Mapping[str, Any]) -> list[Case]:
     for convention in values["step_conventions"]:
         rule = chain_settings(entry, convention)
         found.append(Case("convention", f"{convention}: α = {rule['step_size']:g}", replace(named["jempp"], **rule)))
-    for name in [base.network, *(values["training_epsilon_networks"] or [])]:
-        found.append(Case("training_epsilon", name, replace(base, network=name)))
+    for name in [base.network, *(values["variant_networks"] or [])]:
+        found.append(Case("variant", name, replace(base, network=name)))
     return found
 
 

@@ -1,6 +1,6 @@
 """How the trainings of some networks went: divergences, what they cost, and what the networks came to.
 
-    network, seed | divergences, gave_up, reasons, epochs, accuracy
+    network, seed | diverged, divergences, gave_up, reasons, epochs, accuracy
 
 The paper claims that adversarial training makes the training of an energy-based model more stable. Counts over few
 seeds cannot tell: below ten the ledger leaves the claim undecided.
@@ -21,13 +21,20 @@ CURVES = {
     "classification_loss": "CE (nat)",
     "chain_saturation": "saturated pixels of the chains (%)",
 }
+HEADERS = {
+    "network": "network",
+    "seeds": "seeds",
+    "diverged": "diverged (% of trainings)",
+    "divergences": "divergences",
+}
+HEADERS |= {"accuracy": "accuracy (%)", "seconds": "s a training"}
 MIN_SEEDS = 10  # below which counts of divergence are not compared
 
 
 def runs(names: Sequence[str], *, profile: str) -> pd.DataFrame:
-    """One row for each seed of each network, `accuracy` in %; times are left out, since they differ from run to run.
+    """One row for each seed of each network; times are left out, since they differ from run to run.
 
-    `reasons` has the divergences in words.
+    `diverged` is 100 where the training diverged at least once, else 0; `accuracy` in %; `reasons` in words.
     """
     rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(names):
@@ -35,7 +42,8 @@ def runs(names: Sequence[str], *, profile: str) -> pd.DataFrame:
             card = zoo.card(name, profile=profile, seed=seed)
             course = card.get("training") or {"events": [], "gave_up": False}
             events = "; ".join(f"{one['reason']} in epoch {one['epoch']}" for one in course["events"])
-            counted = {"divergences": len(course["events"]), "gave_up": course["gave_up"], "reasons": events}
+            counted = {"diverged": 100.0 * bool(events), "divergences": len(course["events"])}
+            counted |= {"gave_up": course["gave_up"], "reasons": events}
             accuracy = float(card["accuracy"]["clean"]["value"])
             epochs = int(card["entry"].get("epochs") or 0)
             rows.append({"network": name, "seed": seed, **counted, "epochs": epochs, "accuracy": accuracy})
@@ -64,10 +72,12 @@ def curves(names: Sequence[str], *, profile: str) -> pd.DataFrame:
 
 
 def summary(found: pd.DataFrame, took: Mapping[str, float]) -> list[records.Scalar]:
-    """Scalars for a record, of each network over its seeds: divergences in all, mean accuracy, seconds `took`."""
+    """Scalars for a record, of each network over its seeds: trainings that diverged (Wilson), divergences in all, mean
+    accuracy, seconds `took`."""
     rows = []
     for name, own in found.groupby("network", sort=False):
         place: dict[str, Any] = {"n": len(own), "seeds": [int(seed) for seed in own["seed"]], "network": str(name)}
+        rows.append(records.scalar("diverged", metrics.wilson(int(own["diverged"].sum() / 100), len(own)), **place))
         rows.append(records.scalar("divergences", int(own["divergences"].sum()), **place))
         rows.append(records.scalar("accuracy", metrics.over_sets(own["accuracy"].to_numpy()), **place))
         rows.append(records.scalar("seconds", took[str(name)], **place))
@@ -76,7 +86,7 @@ def summary(found: pd.DataFrame, took: Mapping[str, float]) -> list[records.Scal
 
 def table(scalars: pd.DataFrame) -> pd.DataFrame:
     """A record of `summary`: one row for each network."""
-    found = tables.wide(scalars, rows=["network"], metrics=["divergences", "accuracy", "seconds"])
+    found = tables.wide(scalars, rows=["network"], metrics=list(HEADERS)[2:])
     n_seeds = {row["network"]: len(row["seeds"]) for row in scalars.to_dict("records")}
     found.insert(1, "seeds", [n_seeds[name] for name in found["network"]])
     found["network"] = found["network"].map(style.label)

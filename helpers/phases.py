@@ -1,9 +1,9 @@
 """Chains watched through all phases of their making: attack, decrease of contrast, SGLD (rjem, trajectories).
 
-way, phase, step, chain | joint, marginal    E(x, y) and E(x), nat
-                        | gradient_norm      ‖∇ₓE(x)‖₂, for pixels in [0, 1]
-                        | saturation         share of pixel values within 5/255 of an end of the range, %
-                        | beyond             share that the chain's last step left beyond the range before clipping, %
+way, seed, phase, step, chain | joint, marginal    E(x, y) and E(x), nat
+                              | gradient_norm      ‖∇ₓE(x)‖₂, for pixels in [0, 1]
+                              | saturation         share of pixel values within 5/255 of an end of the range, %
+                              | beyond             share that its last step left beyond the range, before clipping, %
 
 Steps count on from x_0 through the phases: an attack of n steps ends at n, contrast is n + 1. `beyond` is NaN where no
 step of a chain led.
@@ -26,8 +26,10 @@ from helpers import (
     energies,
     generation,
     hybrid_methods,
+    metrics,
     noise,
     records,
+    sample_sets,
     samplers,
     setting_runs,
     victim,
@@ -130,18 +132,28 @@ def follow(
     return watch.arrays() | {"y": y.cpu().numpy()}
 
 
+def of_set(
+    *, network: nn.Module, begin: Start, method: Method, seed: int, number: int, n: int, n_chains: int, num_classes: int
+) -> dict[str, np.ndarray]:
+    """`follow` of the first `n_chains` of the `n` images of sample set `number`."""
+    asked = sample_sets.drawn(number, n=n, num_classes=num_classes)
+    some = {name: rows[: checks.count(n_chains, "n_chains", minimum=1, maximum=n)] for name, rows in asked.items()}
+    return follow(network, begin, method, **some, seed=seed)
+
+
 # For the records ----------------------------------------------------------------------------------------------------
 
 
-def frame(found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """What `follow` found of several ways, by their names: one row for each way, step and chain."""
+def frame(found: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> pd.DataFrame:
+    """What `follow` found of several ways, by their names, one row for each way, seed (set), step and chain."""
     blocks = []
-    for way, one in found.items():
-        n_steps, n_chains = one["joint"].shape
-        columns = {"step": np.repeat(one["step"], n_chains), "chain": np.tile(np.arange(n_chains), n_steps)}
-        columns["phase"] = np.repeat([PHASES[k] for k in one["phase"]], n_chains)
-        columns |= {name: one[name].reshape(-1) for name in MEASURED}
-        blocks.append(pd.DataFrame(columns).assign(way=way))
+    for way, several in found.items():
+        for number, one in enumerate(several):
+            n_steps, n_chains = one["joint"].shape
+            columns = {"step": np.repeat(one["step"], n_chains), "chain": np.tile(np.arange(n_chains), n_steps)}
+            columns["phase"] = np.repeat([PHASES[k] for k in one["phase"]], n_chains)
+            columns |= {name: one[name].reshape(-1) for name in MEASURED}
+            blocks.append(pd.DataFrame(columns).assign(way=way, seed=number))
     return pd.concat(blocks, ignore_index=True)
 
 
@@ -177,15 +189,17 @@ def chosen_contrast(beyond: Mapping[float, float]) -> float | None:
     return max(good) if good else None
 
 
-def of_contrasts(frame: pd.DataFrame, factors: Mapping[str, float]) -> dict[float, float]:
-    """c → share of pixels (%) beyond the range before the last clipping, mean over chains; `factors` by way."""
-    last = ends(frame).query("phase == 'chain'").set_index("way")["beyond"]
-    return {c: float(last[way]) for way, c in factors.items()}
-
-
-def summary(beyond: Mapping[float, float], *, n: int) -> list[records.Scalar]:
-    """Scalars for a record: the shares of `of_contrasts`, means over `n` chains of one network, by contrast factor."""
-    return [records.scalar("share_beyond_range", share, n=n, contrast_factor=c) for c, share in beyond.items()]
+def summary(frame: pd.DataFrame, factors: Mapping[str, float]) -> list[records.Scalar]:
+    """Scalars for a record: pixels (%) beyond the range before the last clipping by contrast factor, mean over the sets
+    with Student's t interval; `factors` has the factor of each way of `frame` that counts."""
+    rows = []
+    for way, c in factors.items():
+        own = frame[frame["way"] == way]
+        by_set = own[own["step"] == own["step"].max()].groupby("seed")["beyond"].mean()
+        seeds, n = [int(str(seed)) for seed in by_set.index], int(own["chain"].nunique())
+        found = metrics.over_sets(by_set.to_numpy())
+        rows.append(records.scalar("share_beyond_range", found, n=n, seeds=seeds, contrast_factor=c))
+    return rows
 
 
 def shares(scalars: pd.DataFrame) -> dict[float, float]:

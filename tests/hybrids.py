@@ -12,7 +12,7 @@ VALUES = {
     "jempp_network": "jempp", "robust_network": "madry", "robust_jem_network": "robust_jem", "marginal_n_steps": 4,
     "step_counts": [2, 3], "n_steps": 5, "epsilons_255": [63.75, 25.5], "epsilon_l2": 0.5, "step_size_l2": 0.2,
     "l2_n_steps": 3, "contrast_factors": [0.8, 1], "step_conventions": ["train", "eval"],
-    "training_epsilon_networks": None,
+    "variant_networks": None,
 }  # fmt: skip
 # The published flags of JEM++.
 ENTRY = {

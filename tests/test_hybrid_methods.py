@@ -48,9 +48,9 @@ def test_every_ablation_begins_with_the_base_setting(table):
     for case in hybrids.cases():
         firsts.setdefault(case.ablation, case.method)
     assert set(firsts) == {
-        TABLE, "sampler", "epsilon", "contrast", "chain_steps", "convention", "training_epsilon",
+        TABLE, "sampler", "epsilon", "contrast", "chain_steps", "convention", "variant",
     }  # fmt: skip
-    for name in ("epsilon", "contrast", "chain_steps", "training_epsilon"):
+    for name in ("epsilon", "contrast", "chain_steps", "variant"):
         assert firsts[name] == table["robust_jem"], name
     assert firsts["convention"] == table["jempp"]
 
@@ -72,8 +72,8 @@ def test_an_ablation_changes_what_it_says(table):
     assert by_case("chain_steps")["m = 3"] == replace(base, n_steps=3)
     # The script of evaluation drops the step size: five steps of 1 in [−1, 1].
     assert by_case("convention")["eval: α = 1.25"] == replace(table["jempp"], step_size=1.25)
-    assert list(by_case("training_epsilon")) == ["robust_jem"]
-    others = by_case("training_epsilon", training_epsilon_networks=["robust_jem@epsilon_255=4"])
+    assert list(by_case("variant")) == ["robust_jem"]
+    others = by_case("variant", variant_networks=["robust_jem@epsilon_255=4"])
     assert others["robust_jem@epsilon_255=4"] == replace(base, network="robust_jem@epsilon_255=4")
 
 

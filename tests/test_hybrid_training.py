@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from helpers import hybrid_training, zoo
+from helpers import hybrid_training, metrics, zoo
 from helpers.history import History
 
 TOOK = {"plain": 10.5, "robust": 21.0, "old": 10.5}
@@ -41,6 +41,7 @@ def test_a_row_for_each_seed_with_its_divergences_and_cost(runs):
         == "energy gap in epoch 2; not finite in epoch 3"
     )
     assert runs.query("network == 'robust'")["divergences"].tolist() == [0, 0]
+    assert runs.query("seed == 0")["diverged"].tolist() == [100.0, 0.0, 0.0]
     assert runs.query("network == 'robust'")["accuracy"].tolist() == [90.0, 90.0]
     assert "seconds" not in runs
     # a network whose card says nothing of its training's course has had none to tell
@@ -50,6 +51,8 @@ def test_a_row_for_each_seed_with_its_divergences_and_cost(runs):
 def test_divergences_are_summed_and_the_rest_is_a_mean(runs):
     rows = {(row["metric"], row["network"]): row for row in hybrid_training.summary(runs, TOOK)}
     assert rows["divergences", "plain"]["value"] == 3
+    assert (rows["diverged", "plain"]["value"], rows["diverged", "robust"]["value"]) == (100.0, 0.0)
+    assert rows["diverged", "robust"]["high"] == pytest.approx(metrics.wilson(0, 2).high)
     assert rows["seconds", "robust"]["value"] == 21.0
     assert rows["divergences", "plain"]["seeds"] == [0, 1]
     table = hybrid_training.table(pd.DataFrame(list(rows.values())))

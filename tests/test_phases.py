@@ -7,13 +7,14 @@ import pytest
 import sets
 import torch
 
-from helpers import generation, phases, plots, sample_sets
+from helpers import generation, metrics, phases, plots, sample_sets
 
 ASKED = sample_sets.drawn(0, n=16, num_classes=4)
 
 
-def follow(method):
-    return phases.follow(hybrids.network(method.network), sets.START, method, **ASKED, seed=3)
+def follow(method, number=0):
+    asked = sample_sets.drawn(number, n=16, num_classes=4)
+    return phases.follow(hybrids.network(method.network), sets.START, method, **asked, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def combined():
 
 @pytest.fixture(scope="module")
 def frame(combined):
-    return phases.frame({"both": combined, "energy": follow(hybrids.table()["robust_jem_energy"])})
+    return phases.frame({"both": [combined], "energy": [follow(hybrids.table()["robust_jem_energy"])]})
 
 
 def test_the_watched_images_are_those_of_the_sample_sets(combined):
@@ -64,12 +65,17 @@ def test_what_the_last_clipping_cuts_is_counted():
     assert np.isnan(found["beyond"][0]).all()
 
 
-def test_less_contrast_keeps_pixels_inside(combined):
+def test_less_contrast_keeps_pixels_inside_and_each_set_counts_as_one():
     base = hybrids.table()["robust_jem"]
-    watched = {f"c = {c}": follow(dataclasses.replace(base, contrast_factor=c)) for c in (1.0, 0.5)}
-    beyond = phases.of_contrasts(phases.frame(watched), {"c = 1.0": 1.0, "c = 0.5": 0.5})
+    watched = {
+        f"c = {c}": [follow(dataclasses.replace(base, contrast_factor=c), k) for k in range(3)] for c in (1, 0.5)
+    }
+    rows = phases.summary(phases.frame(watched), {"c = 1": 1.0, "c = 0.5": 0.5})
+    beyond = phases.shares(pd.DataFrame(rows))
     assert beyond[0.5] <= beyond[1.0]
-    assert beyond[1.0] == pytest.approx(watched["c = 1.0"]["beyond"][-1].mean())
+    by_set = [one["beyond"][-1].mean() for one in watched["c = 1"]]
+    assert (rows[0]["value"], rows[0]["seeds"], rows[0]["n"]) == (pytest.approx(np.mean(by_set)), [0, 1, 2], 16)
+    assert rows[0]["low"] == pytest.approx(metrics.over_sets(by_set).low)
 
 
 def test_the_rule_takes_the_smallest_decrease_or_says_that_there_is_none():
@@ -91,11 +97,6 @@ def test_means_at_the_end_of_each_phase(frame, combined):
     assert phases.boundaries(frame, "energy") == [(0.0, "chain")]
 
 
-def test_shares_come_back_from_a_record():
-    rows = phases.summary({1.0: 3.5, 0.9: 0.5}, n=16)
-    assert phases.shares(pd.DataFrame(rows)) == {1.0: 3.5, 0.9: 0.5}
-
-
 def test_real_images_are_measured_as_chains_are(frame):
     network = hybrids.network("robust_jem")
     real = phases.of_real(network, {"test": sets.REFERENCE, "train": sets.REFERENCE}, n=10, batch_size=4)
@@ -107,3 +108,12 @@ def test_real_images_are_measured_as_chains_are(frame):
     assert len([ax for ax in figure.axes if ax.get_visible()]) == 4
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["attack", "contrast, chain"]
+
+
+def test_chains_of_a_set_are_its_first_images():
+    method = hybrids.table()["robust_jem"]
+    given = {"network": hybrids.network("robust_jem"), "begin": sets.START, "method": method, "seed": 3}
+    found = phases.of_set(**given, number=2, n=16, n_chains=5, num_classes=4)
+    assert np.array_equal(found["pictures"][-1], hybrids.piece(method, 2)["images"][:5])
+    with pytest.raises(ValueError, match="expected n_chains"):
+        phases.of_set(**given, number=2, n=16, n_chains=17, num_classes=4)
