@@ -1,6 +1,6 @@
 """How the trainings of some networks went: divergences, what they cost, and what the networks came to.
 
-    network, seed | diverged, divergences, gave_up, reasons, epochs, accuracy
+    network, seed | diverged, divergences, gave_up, reasons, accuracy, epochs, n_test
 
 The paper claims that adversarial training makes the training of an energy-based model more stable. Counts over few
 seeds cannot tell: below ten the ledger leaves the claim undecided.
@@ -45,8 +45,8 @@ def runs(names: Sequence[str], *, profile: str) -> pd.DataFrame:
             counted = {"diverged": 100.0 * bool(events), "divergences": len(course["events"])}
             counted |= {"gave_up": course["gave_up"], "reasons": events}
             accuracy = float(card["accuracy"]["clean"]["value"])
-            epochs = int(card["entry"].get("epochs") or 0)
-            rows.append({"network": name, "seed": seed, **counted, "epochs": epochs, "accuracy": accuracy})
+            known = {"epochs": int(card["entry"].get("epochs") or 0), "n_test": int(card["data"]["n_test"])}
+            rows.append({"network": name, "seed": seed, **counted, "accuracy": accuracy, **known})
     return pd.DataFrame(rows)
 
 
@@ -79,7 +79,11 @@ def summary(found: pd.DataFrame, took: Mapping[str, float]) -> list[records.Scal
         place: dict[str, Any] = {"n": len(own), "seeds": [int(seed) for seed in own["seed"]], "network": str(name)}
         rows.append(records.scalar("diverged", metrics.wilson(int(own["diverged"].sum() / 100), len(own)), **place))
         rows.append(records.scalar("divergences", int(own["divergences"].sum()), **place))
-        rows.append(records.scalar("accuracy", metrics.over_sets(own["accuracy"].to_numpy()), **place))
+        rows.append(
+            records.scalar(
+                "accuracy", metrics.over_sets(own["accuracy"].to_numpy(), share_of=int(own["n_test"].min())), **place
+            )
+        )
         rows.append(records.scalar("seconds", took[str(name)], **place))
     return rows
 

@@ -42,6 +42,7 @@ METHODS = {
     "single robust": "#C0458C",  # trained as madry is
     "standard": "#333333",
     "robust": "#6699CC",
+    "jem": "#997700",  # after all that are called so and more
 }
 DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 OTHERS = ("#6699CC", "#997700", "#994455", "#004488", "#EECC66", "#44AA99", "#882255", "#DDCC77")

@@ -13,6 +13,7 @@ def event(epoch, reason):
 
 def card(name, *, profile, seed):
     found = {"entry": {"epochs": 4}, "provenance": {"seconds": 10.0 + seed}, "accuracy": {"clean": {"value": 90.0}}}
+    found["data"] = {"n_test": 50}
     if name == "robust":
         found |= {"provenance": {"seconds": 20.0 + 2 * seed}}
         found["training"] = {"events": [], "gave_up": False}
@@ -54,6 +55,7 @@ def test_divergences_are_summed_and_the_rest_is_a_mean(runs):
     assert (rows["diverged", "plain"]["value"], rows["diverged", "robust"]["value"]) == (100.0, 0.0)
     assert rows["diverged", "robust"]["high"] == pytest.approx(metrics.wilson(0, 2).high)
     assert rows["seconds", "robust"]["value"] == 21.0
+    assert (rows["accuracy", "robust"]["value"], rows["accuracy", "robust"]["low"]) == (90.0, None)  # of two seeds
     assert rows["divergences", "plain"]["seeds"] == [0, 1]
     table = hybrid_training.table(pd.DataFrame(list(rows.values())))
     assert table["divergences"].map(lambda cell: cell.value).tolist() == [3, 0, 0]
