@@ -64,7 +64,11 @@ def trainings(every: Iterable[tuple[str, int]], *, profile: str) -> str:
             continue  # whose course nobody here knows
         course = zoo.card(name, profile=profile, seed=seed).get("training") or {"events": []}
         if n := len(course["events"]):
-            end = f", then given up after epoch {course['epochs']}, as it is measured" if course["gave_up"] else ""
+            end = (
+                f", then given up after epoch {course['epochs']}: it is measured as it was then"
+                if course["gave_up"]
+                else ""
+            )
             lines.append(f"{style.label(name)}, seed {seed}: diverged {n} time{'s' * (n != 1)}{end}")
     return "\n".join(lines) or "No training of these networks here diverged."
 

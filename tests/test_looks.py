@@ -60,7 +60,7 @@ def test_trainings_that_diverged_or_were_given_up_are_named(monkeypatch):
     said = looks.trainings([("standard", seed) for seed in cards], profile="digits")
     assert said.splitlines() == [
         "Standard, seed 1: diverged 1 time",
-        "Standard, seed 2: diverged 2 times, then given up after epoch 7, as it is measured",
+        "Standard, seed 2: diverged 2 times, then given up after epoch 7: it is measured as it was then",
     ]
     assert looks.trainings([("standard", 0)], profile="digits").startswith("No training")
     assert looks.trainings([("standard_resnet20", 2)], profile="cifar10-cpu").startswith("No training"), (
