@@ -46,6 +46,7 @@ def test_the_notebooks_of_this_project_are_all_here():
         "03_weat",
         "04_generation",
         "05_generation_ablations",
+        "07_hybrid_evaluation",
     } <= set(NOTEBOOKS)
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
@@ -162,6 +163,17 @@ EXPECTED = {
     "03_weat": {"robustness", "health", "weights", "ablation", "removal"},
     "04_generation": {"grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
     "05_generation_ablations": {"settings", "best"},
+    "07_hybrid_evaluation": {
+        "calibration",
+        "detection",
+        "curves",
+        "robustness",
+        "health",
+        "energies",
+        "nearest",
+        "gallery",
+        "refinement",
+    },
     "12_claims": {"claims"},
 }
 
