@@ -49,6 +49,11 @@ PUBLISHED = {
     "robust_jem": "Robust JEM",
 }
 SAMPLERS = ("SGLD", "PGD", "PGD + SGLD")
+# The parameters that methods are made of.
+KNOBS = (
+    "jempp_network", "robust_network", "robust_jem_network", "variant_networks", "step_conventions", "marginal_n_steps",
+    "step_counts", "n_steps", "epsilons_255", "epsilon_l2", "step_size_l2", "l2_n_steps", "contrast_factors",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

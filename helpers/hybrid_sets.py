@@ -21,6 +21,7 @@ from helpers import (
     generated,
     generation,
     hybrid_methods,
+    image_quality,
     metrics,
     records,
     sample_sets,
@@ -31,6 +32,8 @@ from helpers import (
 )
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
+from helpers.generated import as_frame as as_frame
+from helpers.generated import protocol as protocol
 from helpers.hybrid_methods import Case, Method
 from helpers.image_quality import Protocol
 from helpers.starts import Start
@@ -141,6 +144,13 @@ def headers(protocol: Protocol) -> dict[str, str]:
     """What the columns are called: scores with their extractor, our own numbers with their unit."""
     more = {"saturation": "saturation (%)", "contrast": "contrast"}
     return generated.headers(protocol) | more
+
+
+def panels(scalars: pd.DataFrame, protocol: Protocol) -> dict[str, str]:
+    """The numbers that pictures show, with their axes: those of them that were measured."""
+    shown = (image_quality.frechet_name(protocol), "inception_score", "diversity", "saturation")
+    named = headers(protocol)
+    return {name: named[name] for name in shown if name in set(scalars["metric"])}
 
 
 def table(scalars: pd.DataFrame, protocol: Protocol, *, ablation: str) -> pd.DataFrame:

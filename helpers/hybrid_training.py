@@ -42,7 +42,7 @@ def runs(names: Sequence[str], *, profile: str) -> pd.DataFrame:
             card = zoo.card(name, profile=profile, seed=seed)
             course = card.get("training") or {"events": [], "gave_up": False}
             events = "; ".join(f"{one['reason']} in epoch {one['epoch']}" for one in course["events"])
-            counted = {"diverged": 100.0 * bool(events), "divergences": len(course["events"])}
+            counted: dict[str, Any] = {"diverged": 100.0 * bool(events), "divergences": len(course["events"])}
             counted |= {"gave_up": course["gave_up"], "reasons": events}
             accuracy = float(card["accuracy"]["clean"]["value"])
             known = {"epochs": int(card["entry"].get("epochs") or 0), "n_test": int(card["data"]["n_test"])}

@@ -77,6 +77,10 @@ def test_an_ablation_changes_what_it_says(table):
     assert others["robust_jem@epsilon_255=4"] == replace(base, network="robust_jem@epsilon_255=4")
 
 
+def test_methods_are_made_of_the_knobs_alone():
+    assert set(hybrid_methods.KNOBS) == set(hybrids.VALUES)
+
+
 def test_no_radius_is_no_attack_and_no_bound_is_none(table):
     none = by_case("epsilon", epsilons_255=[63.75, 0])["ε = 0/255"]
     assert (none.attack_n_steps, none.contrast_factor) == (0, 0.8)

@@ -125,6 +125,15 @@ def test_table_1_has_the_published_rows_first_and_ours_in_columns_of_their_own(m
     assert len(table) == 6 + 4
 
 
+def test_pictures_show_what_was_measured(made, record):
+    protocol = hybrid_sets.protocol(made)
+    shown = hybrid_sets.panels(record.scalars, protocol)
+    assert list(shown) == ["frechet_distance", "inception_score", "diversity", "saturation"]
+    assert shown["frechet_distance"] == f"FD ({protocol.extractor})"
+    early = record.scalars[record.scalars["metric"] != "inception_score"]
+    assert "inception_score" not in hybrid_sets.panels(early, protocol)
+
+
 def test_every_case_of_an_ablation_is_read_against_its_first(record):
     said = hybrid_tables.against_first(record.frame("sets"), "contrast", metrics=("saturation",))
     assert said.startswith("c = 1 − c = 0.8:\n  saturation (%) ")
