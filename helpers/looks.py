@@ -8,13 +8,13 @@ computed from it. Arrays by name, so that `parts` and records can keep them:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import energies, metrics, ood, parameters, zoo
+from helpers import energies, metrics, ood, parameters, style, zoo
 from helpers.data import ImageSet
 
 LOGITS, MASS = "logits", "mass"
@@ -53,6 +53,20 @@ def splits(names: Sequence[str], *, profile: str, n_images: int) -> dict[str, Im
     if len(kept) == 1 and kept.pop()[0]:
         found["validation"] = zoo.dataset(names[0], profile=profile, split="validation")
     return found
+
+
+def trainings(every: Iterable[tuple[str, int]], *, profile: str) -> str:
+    """Which of these networks (name, seed) diverged while they were trained here, a line each: how often, and whether
+    they were given up."""
+    lines = []
+    for name, seed in every:
+        if parameters.recipe(profile, name).entry["source"] != "train":
+            continue  # whose course nobody here knows
+        course = zoo.card(name, profile=profile, seed=seed).get("training") or {"events": []}
+        if n := len(course["events"]):
+            end = f", then given up after epoch {course['epochs']}, as it is measured" if course["gave_up"] else ""
+            lines.append(f"{style.label(name)}, seed {seed}: diverged {n} time{'s' * (n != 1)}{end}")
+    return "\n".join(lines) or "No training of these networks here diverged."
 
 
 def logits(found: Mapping[str, np.ndarray], name: str) -> Tensor:

@@ -31,7 +31,7 @@ def units(epsilon: float) -> dict[str, float]:
     >>> units(8 / 255)["epsilon_255"], round(units(0.5)["epsilon_symmetric"], 4)
     (8.0, 1.0)
     """
-    return {"epsilon": epsilon, "epsilon_255": 255 * epsilon, "epsilon_symmetric": 2 * epsilon}
+    return {"epsilon": epsilon, "epsilon_255": round(255 * epsilon, 9), "epsilon_symmetric": 2 * epsilon}
 
 
 def measured(

@@ -50,3 +50,19 @@ def test_validation_images_come_along_where_all_recipes_keep_the_same():
 def test_networks_of_different_data_are_refused():
     with pytest.raises(ValueError, match="all of one data set"):
         looks.splits(["madry", "madry_svhn"], profile="paper", n_images=5)
+
+
+def test_trainings_that_diverged_or_were_given_up_are_named(monkeypatch):
+    event = {"step": 3, "gave_up": False}
+    cards = {0: {}, 1: {"training": {"epochs": 10, "events": [event], "gave_up": False}}}
+    cards[2] = {"training": {"epochs": 7, "events": [event, event], "gave_up": True}}
+    monkeypatch.setattr(looks.zoo, "card", lambda name, *, profile, seed: cards[seed])
+    said = looks.trainings([("standard", seed) for seed in cards], profile="digits")
+    assert said.splitlines() == [
+        "Standard, seed 1: diverged 1 time",
+        "Standard, seed 2: diverged 2 times, then given up after epoch 7, as it is measured",
+    ]
+    assert looks.trainings([("standard", 0)], profile="digits").startswith("No training")
+    assert looks.trainings([("standard_resnet20", 2)], profile="cifar10-cpu").startswith("No training"), (
+        "not trained here"
+    )
