@@ -50,6 +50,10 @@ def test_chains_attacks_and_contrast_by_hand(made):
     joint = x.copy()
     joint[rows, y] = np.minimum(1, x[rows, y] + 2 * 0.25 * 2.0)
     assert images_of(made, "robust_jem_energy_joint").reshape(16, -1) / 255 == pytest.approx(joint, abs=0.003)
+    short = x.copy()  # a step of 0.25 · 2.5 without the bound on the gradient
+    short[rows, y] = np.minimum(1, x[rows, y] + 0.25 * 2.0)
+    one = hybrids.piece(dataclasses.replace(hybrids.table()["robust_jem_energy_joint"], n_steps=1))
+    assert one["images"].reshape(16, -1) / 255 == pytest.approx(short, abs=0.003)
     attacked = x.copy()
     attacked[:, :4] = np.maximum(0, x[:, :4] - 0.25)
     attacked[rows, y] = np.minimum(1, x[rows, y] + 0.25)
