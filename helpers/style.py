@@ -97,6 +97,7 @@ LABELS = {
     "jem": "JEM",
     "jempp": "JEM++",
     "robust_jem": "Robust JEM",
+    "robust_classifier": "Robust classifier",
     "kid": "KID",
     "inception_score": "Inception score",
     "frechet_distance": "Fréchet distance",

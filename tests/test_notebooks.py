@@ -46,6 +46,7 @@ def test_the_notebooks_of_this_project_are_all_here():
         "03_weat",
         "04_generation",
         "05_generation_ablations",
+        "07_hybrid_evaluation",
     } <= set(NOTEBOOKS)
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
@@ -165,6 +166,17 @@ EXPECTED = {
     "04_generation": {"grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
     "05_generation_ablations": {"settings", "best"},
     "06_robust_jem": {"training", "quality", "grids", "samplers", "knobs", "phases"},
+    "07_hybrid_evaluation": {
+        "calibration",
+        "detection",
+        "curves",
+        "robustness",
+        "health",
+        "energies",
+        "nearest",
+        "gallery",
+        "refinement",
+    },
     "12_claims": {"claims"},
 }
 
