@@ -129,6 +129,17 @@ def test_table_1_has_the_published_rows_first_and_ours_in_columns_of_their_own(m
     assert len(table) == 6 + 4
 
 
+def test_every_case_of_every_ablation_has_a_row(made, record):
+    protocol = hybrid_sets.protocol(made)
+    table = hybrid_tables.ablations(record.scalars, protocol)
+    assert table["ablation"].tolist() == ["contrast", "contrast"]
+    assert table["case"].tolist() == ["c = 0.8", "c = 1"]
+    assert table[f"FD ({protocol.extractor})"][1].value == record.value(
+        "frechet_distance", ablation="contrast", case="c = 1"
+    )
+    assert set(hybrid_tables.ABLATIONS) == {one.ablation for one in hybrids.cases()} - {"table"}
+
+
 def test_pictures_show_what_was_measured(made, record):
     protocol = hybrid_sets.protocol(made)
     shown = hybrid_sets.panels(record.scalars, protocol)
