@@ -115,7 +115,7 @@ class Case:
 
 
 def inner_start(entry: Mapping[str, Any], images: ImageSet) -> Start:
-    """Where the images of every method come from: that of a recipe's chains in training, fitted on training `images`."""
+    """Where the images of every method come from: the start of a recipe's chains, fitted on training `images`."""
     return jem.start_of(entry, images)
 
 
