@@ -80,7 +80,7 @@ NOTEBOOK = {
     },
     "07_hybrid_evaluation": {
         "networks": ["standard", "jempp"],
-        "robust_network": "madry",
+        "robust_network": "jempp",
         "n_images": 60,
         "n_bins": 5,
         "outside_sets": ["letters", "noise", "svhn"],
