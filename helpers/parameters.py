@@ -39,6 +39,8 @@ OBJECTIVE_VERSIONS: dict[str, int] = {
     "mail_trades": 1,
     "mart": 1,
     "fgsm_rs": 1,
+    "ceb": 1,
+    "vib": 1,
 }
 
 # Part of the hash of a recipe that leaves training images out: raise it when helpers/removal.py chooses others.

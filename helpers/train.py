@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helpers import augment, checkpoints, data, models, objectives, schedules
+from helpers import augment, bottleneck, checkpoints, data, information, models, objectives, schedules
 from helpers.checkpoints import below, say, with_prefix
 from helpers.context import deterministic
 from helpers.history import History, monitor
@@ -71,7 +71,7 @@ def dataset(entry: Mapping[str, Any], split: str) -> data.ImageSet:
 
 def build(entry: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int) -> models.Network:
     """The untrained network of a recipe, for images (C, H, W)."""
-    return models.build(
+    network = models.build(
         entry["architecture"],
         num_classes=num_classes,
         in_channels=shape[0],
@@ -82,6 +82,7 @@ def build(entry: Mapping[str, Any], shape: tuple[int, int, int], num_classes: in
         mean=entry.get("mean"),
         std=entry.get("std"),
     )
+    return bottleneck.narrowed(network, entry)
 
 
 def derived(seed: int, *purpose: object) -> int:
@@ -105,6 +106,11 @@ class _InBfloat16(nn.Module):
         with torch.autocast(self.device_type, dtype=torch.bfloat16):
             return self.network(x).float()
 
+    def features(self, x: Tensor) -> Tensor:
+        """f(x), float32: what follows it, a bottleneck's densities, computes in float32."""
+        with torch.autocast(self.device_type, dtype=torch.bfloat16):
+            return self.network.features(x).float()  # type: ignore[operator]
+
 
 @dataclass
 class _Run:
@@ -123,6 +129,7 @@ class _Run:
         return self.network if self.average is None else self.average
 
 
+FOLLOWED = "followed/"  # sums of the objective's own terms
 _NOTHING: dict[str, float] = {"loss": 0.0, "wrong": 0, "images": 0, "gradient": 0.0, "steps": 0}
 
 
@@ -212,6 +219,8 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
 def _start(entry: Mapping[str, Any], sets: Datasets, *, device: torch.device) -> _Run:
     network = build(entry, sets.train.shape, sets.train.num_classes).to(device)
     network = network.to(memory_format=torch.channels_last)
+    if entry.get("latent"):
+        bottleneck.of(network).set_prior(sets.train.labels)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=entry["learning_rate"],
@@ -247,7 +256,8 @@ def _train_step(
     )
     x = (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
     seen.train()
-    outcome = objectives.evaluate(seen, x, y, entry=entry, seed=seed, index=index, epoch=epoch)
+    progress = run.step / -(-len(sets.train) // entry["batch_size"])
+    outcome = objectives.evaluate(seen, x, y, entry=entry, seed=seed, index=index, epoch=epoch, progress=progress)
     loss = outcome.loss.mean()
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -260,7 +270,8 @@ def _train_step(
     if run.average is not None:
         _follow(run.average, run.network, decay=entry["ema"])
     parts = {"loss": value * len(y), "wrong": int(outcome.wrong.sum()), "images": len(y), "gradient": norm, "steps": 1}
-    run.sums = {name: run.sums[name] + part for name, part in parts.items()}
+    parts |= {FOLLOWED + name: term.sum().item() for name, term in outcome.followed.items()}
+    run.sums = {name: run.sums.get(name, 0.0) + part for name, part in parts.items()}
     return value
 
 
@@ -275,6 +286,7 @@ def _finish_epoch(run: _Run, sets: Datasets, *, entry: Mapping[str, Any], seed: 
         "train_loss": s["loss"] / s["images"],
         "train_error": 100 * s["wrong"] / s["images"],
         "gradient_norm": s["gradient"] / s["steps"],
+        **{name.removeprefix(FOLLOWED): s[name] / s["images"] for name in s if name.startswith(FOLLOWED)},
     }
     rows: dict[str, Any] = {}
     n = entry.get("monitor_n_images")
@@ -282,6 +294,8 @@ def _finish_epoch(run: _Run, sets: Datasets, *, entry: Mapping[str, Any], seed: 
         probes = {"train": sets.train.first(n), "test": sets.test.first(n)}
         measured, rows = monitor(run.result, probes, entry=entry, seed=seed, batch_size=MONITOR_BATCH)
         scalars |= measured
+        if entry.get("latent"):
+            scalars |= information.monitor(run.result, probes, seed=seed, batch_size=MONITOR_BATCH)
     run.history.append(scalars, rows)
     run.sums = dict(_NOTHING)
 
