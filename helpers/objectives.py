@@ -34,13 +34,14 @@ from helpers.noise import Key
 
 
 class Outcome(NamedTuple):
-    """loss: (B,), to be averaged and minimised; wrong: (B,) bool, misclassified where the loss was taken; `followed`:
-    further terms (B,) by the name that the history gives their means.
+    """loss: (B,), to be averaged and minimised; wrong: (B,) bool, misclassified where the loss was taken.
+
+    terms: by name (B,), without gradients; their means over the images of an epoch join the history's scalars.
     """
 
     loss: Tensor
     wrong: Tensor
-    followed: Mapping[str, Tensor] = MappingProxyType({})
+    terms: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,8 @@ def _compressed(
     """w · rate − log c(y|z), z drawn anew for each image and epoch; w is `ceb.weight_at` this progress."""
     estimator, n_samples = entry.get("rate_estimator") or "sampled", entry.get("n_samples") or 1
     t = bottleneck.terms(network, x, y, key=key, n_samples=n_samples, estimator=estimator)
-    followed = {BOTTLENECKS[entry["objective"]]: t.rate.detach(), "h_y_z": t.h_y_z.detach()}
-    return Outcome(ceb.weight_at(progress, entry) * t.rate + t.h_y_z, t.log_c.argmax(1) != y, followed)
+    terms = {BOTTLENECKS[entry["objective"]]: t.rate.detach(), "h_y_z": t.h_y_z.detach()}
+    return Outcome(ceb.weight_at(progress, entry) * t.rate + t.h_y_z, t.log_c.argmax(1) != y, terms)
 
 
 def _delta_energy_penalty(seen: Seen) -> Tensor:

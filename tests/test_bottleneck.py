@@ -80,8 +80,8 @@ def test_ceb_is_its_equation_by_torch_distributions():
     h = torch.stack([F.cross_entropy(body.linear(z[:, j]), y, reduction="none") for j in range(3)], 1).mean(1)
     found = outcome("ceb", n_samples=3, rho=2.0)
     assert found.loss.allclose(math.exp(-2) * rex + h)
-    assert found.followed["rex"].allclose(rex)
-    assert found.followed["h_y_z"].allclose(h)
+    assert found.terms["rex"].allclose(rex)
+    assert found.terms["h_y_z"].allclose(h)
     closed = outcome("ceb", n_samples=3, rho=2.0, rate_estimator="closed_form")
     kl = torch.distributions.kl_divergence(e, b).sum(1)
     assert closed.loss.allclose(math.exp(-2) * kl + h)
@@ -100,9 +100,9 @@ def test_the_vib_is_its_equation_by_torch_distributions():
     h = F.cross_entropy(body.linear(z[:, 0]), y, reduction="none")
     found = outcome("vib", f, rho=1.0)
     assert found.loss.allclose(rate / (1 + math.e) + h)
-    assert found.followed["rate"].allclose(rate)
+    assert found.terms["rate"].allclose(rate)
     kl = torch.distributions.kl_divergence(e, r).sum(1)
-    assert outcome("vib", f, rate_estimator="closed_form").followed["rate"].allclose(kl)
+    assert outcome("vib", f, rate_estimator="closed_form").terms["rate"].allclose(kl)
 
 
 @pytest.mark.parametrize("kind", KINDS)
