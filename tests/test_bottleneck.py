@@ -195,7 +195,7 @@ def test_the_consistent_network_is_bayes_rule_with_the_training_labels_prior():
         ("resnet20", {}, 64),
         ("resnet2b", {"norm": "none"}, 100),
         ("torchvision_resnet50", {}, 2048),
-        ("torchvision_resnet152", {}, 2048),
+        ("torchvision_resnet152_x2", {}, 4096),
         ("torchvision_wide_resnet50_2", {}, 2048),
     ],
 )
