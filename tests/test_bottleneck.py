@@ -199,19 +199,24 @@ def test_the_consistent_network_is_bayes_rule_with_the_training_labels_prior():
         ("torchvision_wide_resnet50_2", {}, 2048),
     ],
 )
-@pytest.mark.parametrize("kind", ["ceb", "dense"])
-def test_any_backbone_takes_it_and_loses_its_classifier(architecture, settings, d, kind):
+def test_any_backbone_takes_it_and_loses_its_classifier(architecture, settings, d):
     with torch.device("meta"):
         f = models.build(architecture, num_classes=10, in_channels=3, image_size=32, **settings)
         before = sum(p.numel() for p in f.parameters())
-        f = bottleneck.narrowed(f, entry(kind)).eval()
+        f = bottleneck.narrowed(f, entry()).eval()
         x = torch.empty(2, 3, 32, 32)
-        width = d if kind == "ceb" else 5
         assert f(x).shape == (2, 10)
-        assert f.features(x).shape == (2, width)
-    dense = 0 if kind == "ceb" else 5 * (d + 1)
-    parts = 10 * width + 10 * (width + 1)  # b's means and c
-    assert sum(p.numel() for p in f.parameters()) == before - 10 * (d + 1) + dense + parts
+        assert f.features(x).shape == (2, d)
+    # Its classifier goes; b's means and c come.
+    assert sum(p.numel() for p in f.parameters()) == before - 10 * (d + 1) + 10 * d + 10 * (d + 1)
+
+
+def test_a_dense_latent_stands_on_the_pooled_feature():
+    f, x = network("dense").eval(), images()[0]
+    body = bottleneck.of(f)
+    assert f.features(x).allclose(F.linear(body.backbone.embed(x), body.dense.weight, body.dense.bias))
+    assert f.features(x).shape == (4, 5)
+    assert (f.features(x) < 0).any()  # no ReLU after it
 
 
 # Samples of z at test time
