@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from helpers import checks
@@ -170,7 +171,7 @@ def consistent_logits(z: Tensor, *, means: Tensor, log_prior: Tensor) -> Tensor:
     >>> consistent_logits(torch.tensor([[1.0]]), means=means, log_prior=torch.zeros(2))
     tensor([[0., 0.]])
     """
-    return torch.nn.functional.linear(z, means, log_prior - 0.5 * means.square().sum(1))
+    return F.linear(z, means, log_prior - 0.5 * means.square().sum(1))
 
 
 def log_label_prior(labels: Tensor, *, num_classes: int) -> Tensor:
@@ -200,7 +201,8 @@ class Terms(NamedTuple):
 def minus_log_c(logits: Tensor, y: Tensor) -> Tensor:
     """−log c(y|z), the mean over samples of z, whose expectation bounds H(Y|Z) from above: (B, n, K), (B,) to (B,)."""
     n = logits.shape[1]
-    return -logits.log_softmax(-1).gather(2, y[:, None, None].expand(-1, n, 1)).squeeze(2).mean(1)
+    each = F.cross_entropy(logits.flatten(0, 1), y.repeat_interleave(n), reduction="none")
+    return each.view(-1, n).mean(1)
 
 
 def log_mean(logits: Tensor) -> Tensor:
