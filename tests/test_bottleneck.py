@@ -82,9 +82,15 @@ def test_ceb_is_its_equation_by_torch_distributions():
     assert found.loss.allclose(math.exp(-2) * rex + h)
     assert found.terms["rex"].allclose(rex)
     assert found.terms["h_y_z"].allclose(h)
-    closed = outcome("ceb", n_samples=3, rho=2.0, rate_estimator="closed_form")
     kl = torch.distributions.kl_divergence(e, b).sum(1)
-    assert closed.loss.allclose(math.exp(-2) * kl + h)
+    for estimator, rate in (("sampled", rex), ("closed_form", kl)):
+        loss = outcome("ceb", f, n_samples=3, rho=2.0, rate_estimator=estimator).loss
+        assert loss.allclose(math.exp(-2) * rate + h)
+        # The rate pulls at the encoder as well as at b.
+        ours = torch.autograd.grad(loss.sum(), list(f.parameters()))
+        wanted = (math.exp(-2) * rate + h).sum()
+        theirs = torch.autograd.grad(wanted, list(f.parameters()), retain_graph=True)
+        assert all(a.allclose(t, atol=1e-10) for a, t in zip(ours, theirs, strict=True))
 
 
 def test_the_vib_is_its_equation_by_torch_distributions():
@@ -101,6 +107,9 @@ def test_the_vib_is_its_equation_by_torch_distributions():
     found = outcome("vib", f, rho=1.0)
     assert found.loss.allclose(rate / (1 + math.e) + h)
     assert found.terms["rate"].allclose(rate)
+    ours = torch.autograd.grad(found.loss.sum(), list(f.parameters()))
+    theirs = torch.autograd.grad((rate / (1 + math.e) + h).sum(), list(f.parameters()))
+    assert all(a.allclose(t, atol=1e-10) for a, t in zip(ours, theirs, strict=True))
     kl = torch.distributions.kl_divergence(e, r).sum(1)
     assert outcome("vib", f, rate_estimator="closed_form").terms["rate"].allclose(kl)
 

@@ -116,6 +116,11 @@ narrow:
             "latent_dim: expected null (latent pooled keeps the width of the backbone)",
         ),
         ("  rho: 2\n", "", "rho: expected a number >= -20 and <= 100 (objective ceb), got nothing"),
+        (
+            "objective: ceb\n  latent: dense\n  latent_dim: 4",
+            "objective: vib",
+            "latent: expected one of pooled, dense (objec",
+        ),
         ("rho: 2", "rho: 101", "rho: expected a number >= -20 and <= 100, got 101"),
         ("  anneal_epochs: 1.5\n", "", "anneal_epochs: expected a number > 0 (anneal gamma), got nothing"),
         ("  rho_start: 100\n", "", "rho_start: expected a number"),
