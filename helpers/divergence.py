@@ -10,6 +10,7 @@ over a window of steps:
     saturation     pixels of chains at an end of the range, less those of the data (%)           divergence_saturation
     gradient norm  norm of the loss's gradient                                                   divergence_gradient
     collapse       mean CE back at chance, log K, after it was below half of that                –
+    dead network   energies no longer differ, mean |E(x_d) − E(x_q)| below 0.0001, CE at chance  –
 
 Thresholds are the recipe's, windows are `divergence_window` steps. What follows is `rollback`'s affair.
 """
@@ -25,6 +26,8 @@ from typing import Any
 from helpers import checks
 
 N_RISING = 4  # windows
+DEAD_GAP = 1e-4  # nat; a network at its first step is two orders of magnitude above
+AT_CHANCE = 0.99  # of log K
 
 
 class Diverged(FloatingPointError):
@@ -115,6 +118,9 @@ class Watch:
         loss = _mean(self.classifications)
         if self.learned:
             self._compare("collapse", loss, limits.chance)
+        if windows[-1] < DEAD_GAP and loss > AT_CHANCE * limits.chance:
+            said = f"dead network: energies of data and chains differ by {windows[-1]:.3g}, CE is {loss:.6g}"
+            raise Diverged("dead network", loss, said)
         self.learned = self.learned or loss < limits.chance / 2
 
     def _compare(self, reason: str, value: float, limit: float) -> None:

@@ -3,8 +3,8 @@
 At the end of each epoch a healthy run leaves `good-<step>-<stream>.safetensors`, of which the last three stay. A run
 that diverges goes back to the newest one that no earlier event went back to, so that a second divergence goes back
 further, and to the first step where none is left. From there it goes on under the next stream of noise: chains, data
-noise, attack, order and augmentation of the images. After `max_rollbacks` of them it is given up and stays at the last
-good one. Everything is a function of recipe and seed, and a kill in between changes nothing.
+noise, attack, order and augmentation of the images. After `max_rollbacks` of them it is given up and stays at the
+newest good one. Everything is a function of recipe and seed, and a kill in between changes nothing.
 
 An event: step, epoch (of the divergence, from 1), reason, value (`divergence`), stream (in which it happened), back_to
 (the step gone back to), back_to_stream, gave_up.
@@ -69,7 +69,8 @@ def back(
     """
     assert run.memory is not None
     events, stream = run.history.events, run.memory.stream
-    used = {(event["back_to"], event["back_to_stream"]) for event in events}
+    gave_up = len(events) >= max_rollbacks
+    used = {(event["back_to"], event["back_to_stream"]) for event in events} if not gave_up else set()
     found = [path for path in _good(folder) if _place(path) not in used]
     again, place = begin(), (0, stream)
     while found:
@@ -82,7 +83,6 @@ def back(
             say(f"good checkpoint not usable: {damage}")
             again = begin()
     reason, value = (error.reason, error.value) if isinstance(error, Diverged) else ("not finite", None)
-    gave_up = len(events) >= max_rollbacks
     event = {
         "step": run.step + 1, "epoch": epoch, "reason": reason, "value": value, "stream": stream, "back_to": place[0],
         "back_to_stream": place[1], "gave_up": gave_up,
