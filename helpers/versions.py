@@ -11,6 +11,8 @@ OBJECTIVE_VERSIONS: dict[str, int] = {
     "mart": 1,
     "fgsm_rs": 1,
     "jem": 1,
+    "ceb": 1,
+    "vib": 1,
 }
 
 # When helpers/removal.py chooses other training images to leave out.

@@ -76,7 +76,9 @@ def test_golden_losses_belong_to_the_version(name):
 
 
 def test_every_objective_has_a_version():
-    assert {*objectives.OBJECTIVES, jem.OBJECTIVE} == parameters.OBJECTIVE_VERSIONS.keys()
+    # Those of a bottleneck have their golden losses in test_bottleneck.py.
+    known = {*objectives.OBJECTIVES, *objectives.BOTTLENECKS, jem.OBJECTIVE}
+    assert known == parameters.OBJECTIVE_VERSIONS.keys()
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
