@@ -9,7 +9,6 @@ checkpoint holds network, optimiser, moving average, history and torch's generat
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -21,23 +20,25 @@ import torch
 from torch import Tensor, nn
 
 from helpers import (
-    augment,
     batch_norm,
     bottleneck,
     data,
+    distributed,
     information,
     jem,
     models,
-    objectives,
     rollback,
     schedules,
     training_state,
+    training_step,
 )
 from helpers.checkpoints import say
 from helpers.context import deterministic
 from helpers.history import History, monitor
 from helpers.parameters import Recipe
+from helpers.seeds import derived
 from helpers.training_state import Run
+from helpers.training_step import Place
 
 __all__ = ["Datasets", "History", "Progress", "datasets", "fit"]
 
@@ -98,16 +99,6 @@ def build(entry: Mapping[str, Any], shape: tuple[int, int, int], num_classes: in
     return bottleneck.narrowed(network, entry)
 
 
-def derived(seed: int, *purpose: object) -> int:
-    """A generator's seed for one purpose, so that a new purpose shifts no other stream.
-
-    >>> derived(0, "shuffle", 1) == derived(0, "shuffle", 2)
-    False
-    """
-    text = "/".join(str(part) for part in (seed, *purpose))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
-
-
 class _InBfloat16(nn.Module):
     """The same network computing in bfloat16, its logits float32; parameters and modes are shared."""
 
@@ -157,80 +148,16 @@ def _begun(recipe: Recipe, seed: int, sets: Datasets, *, device: torch.device) -
     return training_state.begun(entry, network, memory=memory)
 
 
-def _gradient_norm(network: nn.Module) -> Tensor:
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    return torch.stack(torch._foreach_norm(gradients)).norm()
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, *, decay: float) -> None:
-    """average ← decay · average + (1 − decay) · network; counters and running statistics are copied."""
-    for mean, p in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(p, 1 - decay)
-    for kept, b in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(b)
-
-
-def _images(images: data.ImageSet, rows: Tensor, *, entry: Mapping[str, Any], seed: int, epoch: int) -> Tensor:
-    """Augmented images (B, C, H, W) of some rows, float32 in [0, 1]."""
-    given: dict[str, Any] = {"seed": seed, "index": images.index[rows], "epoch": epoch}
-    pixels = augment.augment(entry.get("augment") or "none", images.pixels[rows], **given)
-    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
-
-
-def _outcome(
-    run: Run, seen: nn.Module, rows: tuple[Tensor, ...], *, sets: Datasets, entry: Mapping[str, Any], seed: int,
-    epoch: int,
-) -> objectives.Outcome:  # fmt: skip
-    """The objective on these rows: those that are classified and, of JEM, those that p(x) sees."""
-    index, y = sets.train.index[rows[0]], sets.train.labels[rows[0]]
-    if run.memory is None:
-        x = _images(sets.train, rows[0], entry=entry, seed=seed, epoch=epoch)
-        given: dict[str, Any] = {"seed": seed, "index": index, "epoch": epoch}
-        progress = run.step / -(-len(sets.train) // entry["batch_size"])
-        return objectives.evaluate(seen, x, y, entry=entry, progress=progress, **given)
-    own, other = run.memory.seed, derived(run.memory.seed, "p(x)") % 2**32
-    batch = jem.Batch(
-        _images(sets.train, rows[0], entry=entry, seed=own, epoch=epoch), y, index,
-        _images(sets.train, rows[1], entry=entry, seed=other, epoch=epoch), sets.train.index[rows[1]],
-    )  # fmt: skip
-    return jem.evaluate(seen, batch, run.memory, entry=entry, epoch=epoch, step=run.step)
-
-
-def _train_step(
-    run: Run, seen: nn.Module, *, rows: tuple[Tensor, ...], sets: Datasets, entry: Mapping[str, Any], seed: int,
-    epoch: int,
-) -> float:  # fmt: skip
-    """One step of the optimiser on these rows; returns the loss. `seen` is the network, perhaps in bfloat16."""
-    seen.train()
-    outcome = _outcome(run, seen, rows, sets=sets, entry=entry, seed=seed, epoch=epoch)
-    loss = outcome.loss.mean()
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    value, norm = loss.item(), _gradient_norm(run.network).item()
-    for what, number in (("training loss", value), ("gradient norm", norm)):
-        if number - number != 0:  # NaN or infinite
-            raise FloatingPointError(f"{what} is {number} at step {run.step + 1} (epoch {epoch + 1})")
-    if run.memory is not None:
-        jem.watched(run.memory, outcome, norm)
-    run.optimizer.step()
-    run.step += 1
-    if run.average is not None:
-        _follow(run.average, run.network, decay=entry["ema"])
-    n = len(outcome.loss)
-    parts = {"loss": value * n, "wrong": int(outcome.wrong.sum()), "images": n, "gradient": norm, "steps": 1}
-    parts |= {f"term {name}": float(term.sum()) for name, term in outcome.terms.items()}
-    run.sums = {name: run.sums.get(name, 0.0) + part for name, part in parts.items()}
-    return value
-
-
 def _evaluated(run: Run, sets: Datasets) -> models.Network:
     """The network as it is measured and returned: of JEM with the batch-norm averages of the training images."""
     return run.result if run.memory is None else batch_norm.settled(run.result, sets.train, batch_size=MONITOR_BATCH)
 
 
 def _finish_epoch(run: Run, sets: Datasets, *, entry: Mapping[str, Any], seed: int, epoch: int) -> None:
-    """Measure the probe and add a row to the history."""
+    """Measure the probe and add a row to the history; of several processes the first does."""
+    if not distributed.world().first:
+        run.sums = dict(training_state.NOTHING)
+        return
     s, group = run.sums, run.optimizer.param_groups[0]
     scalars: dict[str, Any] = {
         "epoch": epoch + 1,
@@ -282,16 +209,46 @@ def _epochs(run: Run, sets: Datasets, *, recipe: Recipe, seed: int, folder: Path
             rate, momentum = schedules.at(run.step, entry=entry, n_steps=n_steps, steps_per_epoch=per_epoch)
             group = run.optimizer.param_groups[0]
             group.update({"lr": rate} | ({"momentum": momentum} if "momentum" in group else {}))
-            loss = _train_step(run, seen, rows=rows, sets=sets, entry=entry, seed=seed, epoch=epoch)
+            loss = training_step.step(run, seen, rows, sets.train, Place(entry, seed, epoch, per_epoch))
             run.seconds = before + time.monotonic() - started
             if k + 1 == per_epoch:
                 _finish_epoch(run, sets, entry=entry, seed=seed, epoch=epoch)
                 if run.memory is not None:
                     rollback.keep(run, folder, whose)
-            if k + 1 == per_epoch or run.step % every == 0:
+            if distributed.world().first and (k + 1 == per_epoch or run.step % every == 0):
                 training_state.save(run, folder / CHECKPOINT, whose)
             if callback is not None:
                 callback(Progress(run.step, n_steps, epoch + 1, entry["epochs"], loss, run.history))
+
+
+def _resumed(begin: Callable[[], Run], recipe: Recipe, seed: int, *, folder: Path) -> Run:
+    """The run where its checkpoint left off, or before its first step. Of several processes the first judges it."""
+    run, path, who = begin(), folder / CHECKPOINT, f"{recipe.name}, seed {seed}"
+    usable = False
+    if distributed.world().first and path.exists():
+        try:
+            training_state.load(run, path, training_state.identity(recipe, seed), seed=seed)
+            say(f"{who}: going on after step {run.step}")
+            usable = True
+        except training_state.UnusableCheckpoint as error:
+            say(f"{who}: checkpoint not usable: {error}")
+            run = begin()
+    if distributed.told(usable) and not distributed.world().first:
+        training_state.load(run, path, training_state.identity(recipe, seed), seed=seed)
+    return run
+
+
+def _check_processes(entry: Mapping[str, Any], n: int) -> None:
+    """Refuse what several processes cannot train as one does."""
+    size = distributed.world().size
+    if size == 1:
+        return
+    if entry["objective"] == jem.OBJECTIVE or entry.get("weight_normalisation") == "mean":
+        what = f"objective {entry['objective']} (weight_normalisation {entry.get('weight_normalisation') or 'none'})"
+        raise ValueError(f"expected one process for {what}, whose loss looks at the whole batch, got {size}")
+    least = min(entry["batch_size"], n % entry["batch_size"] or n)
+    if least < size:
+        raise ValueError(f"expected at most {least} processes, an image of the smallest batch for each, got {size}")
 
 
 def _trained(
@@ -341,24 +298,21 @@ def fit(
     diverges, goes back and on with other noise; the history's events say so (`divergence`, `rollback`). Other
     objectives raise FloatingPointError with step and value when loss or gradient stop being finite. ValueError for a
     recipe that leaves images out where no `sets` are given.
+
+    Processes that torchrun started (`distributed.joined`) train one network together; the first writes and measures.
+    With batch norm each normalises its own share. ValueError for a loss that looks at its whole batch.
     """
     device = torch.device(device)
     if sets is None and recipe.reference is not None:
         raise ValueError(f"expected sets with {recipe.name}, which leaves images out ({recipe.entry['removed']})")
     sets = sets or datasets(recipe.entry)
     sets = Datasets(sets.train.to(device), sets.test.to(device))
+    _check_processes(recipe.entry, len(sets.train))
     # torchvision's max pooling has no deterministic backward on CUDA.
     strict = device.type == "cpu" or not recipe.entry["architecture"].startswith(models.TORCHVISION_PREFIX)
     with _own_randomness(seed, device), deterministic() if strict else nullcontext():
         begin = functools.partial(_begun, recipe, seed, sets, device=device)
-        run = begin()
-        if (folder / CHECKPOINT).exists():
-            try:
-                training_state.load(run, folder / CHECKPOINT, training_state.identity(recipe, seed), seed=seed)
-                say(f"{recipe.name}, seed {seed}: going on after step {run.step}")
-            except training_state.UnusableCheckpoint as error:
-                say(f"{recipe.name}, seed {seed}: checkpoint not usable: {error}")
-                run = begin()
+        run = _resumed(begin, recipe, seed, folder=folder)
         run = _trained(run, sets, recipe=recipe, seed=seed, folder=folder, callback=callback, begin=begin)
         network = _evaluated(run, sets).eval()
     if run.memory is not None:

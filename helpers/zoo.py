@@ -12,6 +12,7 @@ is compared with the SHA-256 in the card; what does not fit is set aside with a 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -31,6 +32,7 @@ from helpers import (
     checkpoints,
     context,
     data,
+    distributed,
     files,
     foreign,
     jem,
@@ -158,27 +160,31 @@ def _load(recipe: Recipe, folder: Path, facts: Mapping[str, Any]) -> models.Netw
 
 
 def _ensure(recipe: Recipe, seed: int) -> tuple[dict[str, Any], models.Network]:
-    """A valid card and network, made now where there are none; one process at a time."""
-    try:
-        found = _ready(recipe, seed)
-        if found is not None:
-            return found  # type: ignore[return-value]
-    except _Damaged:
-        pass  # judged again under the lock, where nobody else is at work on it
-    folder = recipe.folder(seed)
-    with _locked(folder, f"{recipe.name}, seed {seed}"):
-        try:
+    """A valid card and network, made now where there are none; one process at a time, or all that torchrun started."""
+    first, found = distributed.world().first, None
+    if distributed.world().size == 1:
+        with contextlib.suppress(_Damaged):  # judged again under the lock, where nobody else is at work on it
             found = _ready(recipe, seed)
-        except _Damaged as damage:
-            found = None
-            aside = [checkpoints.set_aside(folder / n) for n in (CARD, *_files(folder))]
-            say(f"{damage}. Set aside as {', '.join(a.name for a in aside if a)}; made again.")
-        if found is None:
-            if not shipped.adopt(recipe, seed):
+    if found is None:
+        with _locked(recipe.folder(seed), f"{recipe.name}, seed {seed}") if first else contextlib.nullcontext():
+            if distributed.told(first and _missing(recipe, seed)):
                 _make(recipe, seed)
+            distributed.told(True)  # what the first process writes is written
             found = _ready(recipe, seed)
     assert found is not None
     return found  # type: ignore[return-value]
+
+
+def _missing(recipe: Recipe, seed: int) -> bool:
+    """Whether a network must be made, under its lock: a damaged one is set aside, one that ships is taken."""
+    try:
+        if _ready(recipe, seed) is not None:
+            return False
+    except _Damaged as damage:
+        folder = recipe.folder(seed)
+        aside = [checkpoints.set_aside(folder / n) for n in (CARD, *_files(folder))]
+        say(f"{damage}. Set aside as {', '.join(a.name for a in aside if a)}; made again.")
+    return not shipped.adopt(recipe, seed)
 
 
 @contextmanager
@@ -211,11 +217,14 @@ def _make(recipe: Recipe, seed: int) -> None:
     files.sweep(folder)
     written: dict[str, str] = {}
     course: dict[str, Any] = {}
+    first = distributed.world().first
     if entry["source"] == "train":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         sets, removed = _sets(recipe, seed, device=device)
-        with _progress(recipe, seed) as callback:
+        with _progress(recipe, seed) if first else contextlib.nullcontext() as callback:
             network, curves = train.fit(recipe, seed, folder=folder, device=device, callback=callback, sets=sets)
+        if not first:
+            return
         checkpoints.save(folder / WEIGHTS, network.state_dict(), {"digest": recipe.digest(seed)})
         curves.save(folder)
         written = {name: files.sha256(folder / name) for name in _files(folder)}
@@ -239,7 +248,12 @@ def _make(recipe: Recipe, seed: int) -> None:
         "accuracy": _accuracies(network, test.to(device), entry=entry, seed=seed),
         **course,
         "files": written,
-        "provenance": {**provenance(), "trained_on": str(device), "seconds": round(time.monotonic() - started, 2)},
+        "provenance": {
+            **provenance(),
+            "trained_on": str(device),
+            "processes": distributed.world().size,
+            "seconds": round(time.monotonic() - started, 2),
+        },
     }
     files.write_json(folder / CARD, about)
     (folder / train.CHECKPOINT).unlink(missing_ok=True)
@@ -355,10 +369,13 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         wanted = seeds(options.name, profile=options.profile)
         context.setup(SimpleNamespace(profile=options.profile))
-        for seed in wanted if options.seed is None else (options.seed,):
-            say(_line(card(options.name, profile=options.profile, seed=seed)))
-            if options.command == "ship":
-                say(f"shipped in {ship(options.name, profile=options.profile, seed=seed)}")
+        with distributed.joined() as here:
+            for seed in wanted if options.seed is None else (options.seed,):
+                made = card(options.name, profile=options.profile, seed=seed)
+                if here.first:
+                    say(_line(made))
+                if options.command == "ship":
+                    say(f"shipped in {ship(options.name, profile=options.profile, seed=seed)}")
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"helpers.zoo: {error}", file=sys.stderr)
         return 2 if isinstance(error, parameters.ParameterError) else 1

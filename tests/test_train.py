@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch import nn
 
-from helpers import augment, checkpoints, history, models, train
+from helpers import augment, checkpoints, history, models, seeds, train
 from helpers.history import History
 
 CPU = torch.device("cpu")
@@ -175,7 +175,7 @@ def test_one_step_is_the_sgd_of_the_docstring(nesterov, tmp_path):
     }  # fmt: skip
     after, h = fit(tmp_path, **changes)
     with torch.random.fork_rng():
-        torch.manual_seed(train.derived(0, "global"))
+        torch.manual_seed(seeds.derived(0, "global"))
         before = train.build(tiny.recipe(**changes).entry, (1, 16, 16), 10)
     s = tiny.sets().train
     loss = nn.functional.cross_entropy(before(s.images()), s.labels)
@@ -199,7 +199,7 @@ def test_the_moving_average_follows_its_recurrence(tmp_path):
 
     network, _ = fit(tmp_path, callback=watch, **changes)
     with torch.random.fork_rng():
-        torch.manual_seed(train.derived(0, "global"))
+        torch.manual_seed(seeds.derived(0, "global"))
         average = train.build(tiny.recipe(**changes).entry, (1, 16, 16), 10).body.linear.weight.detach()
     for w in weights:
         average = 0.8 * average + 0.2 * w
