@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import batch_norm, checkpoints, divergence, jem, rollback, train, zoo
+from helpers import batch_norm, checkpoints, divergence, jem, objectives, rollback, train, zoo
 from helpers.history import History
 
 SEEN = divergence.Watch.see
@@ -99,14 +99,14 @@ def test_no_rollback_is_allowed_where_the_recipe_says_so(tmp_path, diverges):
 
 def by_step(monkeypatch, *steps):
     """Divergence at each of these (step, stream), so that a run in pieces meets it too."""
-    evaluate = train.jem.evaluate
+    evaluate = jem.evaluate
 
     def watched(network, batch, memory, *, step, **given):
         if (step, memory.stream) in steps:
             raise FloatingPointError("energy is nan")
         return evaluate(network, batch, memory, step=step, **given)
 
-    monkeypatch.setattr(train.jem, "evaluate", watched)
+    monkeypatch.setattr(jem, "evaluate", watched)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 6, 7])
@@ -152,7 +152,7 @@ def test_other_objectives_still_raise(tmp_path, monkeypatch):
     def evaluate(*_, **__):
         raise FloatingPointError("energy is nan")
 
-    monkeypatch.setattr(train.objectives, "evaluate", evaluate)
+    monkeypatch.setattr(objectives, "evaluate", evaluate)
     with pytest.raises(FloatingPointError, match="tiny, seed 0: energy is nan"):
         train.fit(tiny.recipe(), 0, folder=tmp_path, device="cpu", sets=tiny.sets())
 

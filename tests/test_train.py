@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch import nn
 
-from helpers import augment, checkpoints, history, models, seeds, train
+from helpers import augment, checkpoints, history, models, seeds, train, training_step
 from helpers.history import History
 
 CPU = torch.device("cpu")
@@ -212,7 +212,7 @@ def test_divergence_names_recipe_step_and_value(tmp_path):
 
 
 def test_divergence_in_the_gradient_alone_is_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_gradient_norm", lambda network: torch.tensor(math.inf))
+    monkeypatch.setattr(training_step, "_gradient_norm", lambda network: torch.tensor(math.inf))
     with pytest.raises(FloatingPointError, match="gradient norm is inf at step 1"):
         fit(tmp_path, objective="standard")
 
