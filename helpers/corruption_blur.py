@@ -39,7 +39,9 @@ def motion_blur(x: Tensor, constants: Constants, key: noise.Key) -> Tensor:
 
 
 def zoom_blur(x: Tensor, constants: Constants, _key: noise.Key) -> Tensor:
-    """A camera that moves forward: x' = (x + Σ_k zoom(x, 1 + k·step)) / (count + 1), k < count; constants (count, step).
+    """A camera that moves forward; constants (count, step).
+
+        x' = (x + Σ_k zoom(x, 1 + k·step)) / (count + 1),   k = 0 … count − 1
 
     k = 0 is the image itself, so that it counts twice, as in the reference. Square images only.
     """
@@ -77,7 +79,7 @@ def _sources(moves: Tensor, reach: int) -> Tensor:
     A pixel before its turn still has its own value; after it, that of its neighbour. So a pixel whose neighbour had
     its turn first points on to the neighbour's source, and chains of such pointers are shortened by doubling.
     """
-    b, _, h, w = moves.shape
+    h, w = moves.shape[-2:]
     n = torch.arange(h * w, device=moves.device)
     row, column = n // w, n % w
     moved = (row > reach) & (row <= h - reach) & (column > reach) & (column <= w - reach)

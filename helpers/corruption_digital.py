@@ -6,10 +6,14 @@ rounded, unless it says so.
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from helpers import filters, noise
 
@@ -34,15 +38,23 @@ def pixelate(x: Tensor, constants: Constants, _key: noise.Key) -> Tensor:
 
 
 def jpeg_compression(x: Tensor, constants: Constants, _key: noise.Key) -> Tensor:
-    """Through a JPEG file of quality q and back, by torchvision on the CPU (colour at half resolution); constants (q,).
+    """Through a JPEG file of quality q and back (colour at half resolution); constants (q,).
 
-    Its 8-bit levels are those of the decoder.
+    By Pillow on the CPU, as in the reference; torchvision's own encoder is deprecated. Levels are the decoder's.
     """
     (quality,) = constants
-    levels = x.mul(255).round_().to("cpu", torch.uint8)
-    mode = ImageReadMode.GRAY if x.shape[1] == 1 else ImageReadMode.RGB
-    files = encode_jpeg(list(levels), quality=int(quality))
-    return torch.stack([decode_jpeg(file, mode=mode) for file in files]).to(x.device, x.dtype).div_(255)
+    levels = x.mul(255).round_().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+    pages = levels[..., 0] if x.shape[1] == 1 else levels
+    levels = np.stack([_through_jpeg(page, int(quality)) for page in pages])
+    found = torch.from_numpy(levels).view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
+    return found.to(x.device, x.dtype, memory_format=torch.contiguous_format).div_(255)
+
+
+def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """One image, (H, W, 3) or (H, W), through memory."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def saturate(x: Tensor, constants: Constants, _key: noise.Key) -> Tensor:

@@ -60,7 +60,7 @@ def shot_noise(x: Tensor, constants: Constants, key: noise.Key) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _poisson(photons: float) -> tuple[Tensor, Tensor]:
-    """Distribution functions (256, K) of Poisson(photons · level/255), and the counts (256 · _GUIDE,) at u = i/_GUIDE."""
+    """Distribution functions (256, K) of Poisson(photons · level/255), and the counts at u = i/_GUIDE, flat."""
     rates = photons * np.arange(256) / 255
     counts = np.arange(int(photons + 8 * photons**0.5) + 20)  # u ≤ 1 − 2⁻²⁴ lies within 5.3 σ
     table = pdtr(counts, rates[:, None])

@@ -149,7 +149,7 @@ DIGITS: dict[str, tuple[Constants, ...]] = {
         (0.35, 0.3, 1.25, 0.55, 4, 2, 0.8),
         (0.39, 0.3, 1.25, 0.55, 4, 2, 0.8),
     ),
-    "frost": ((1, 0.41), (0.8, 0.58), (0.7, 0.65), (0.65, 0.67), (0.6, 0.7)),
+    "frost": ((1, 0.41), (0.8, 0.58), (0.7, 0.65), (0.65, 0.68), (0.6, 0.7)),
     "fog": ((1.3, 2), (2.1, 2), (2.2, 2), (2.3, 2), (3.5, 2)),
     "brightness": _singles(0.078, 0.15, 0.21, 0.27, 0.34),
     "contrast": _singles(0.41, 0.31, 0.21, 0.11, 0.064),
@@ -190,7 +190,7 @@ DIGITS_LADDER: dict[str, Constants] = {
     "spatter": (0.085, 0.185, 0.232, 0.418, 0.541),
 }
 
-CONSTANTS: dict[Profile, dict[str, tuple[Constants, ...]]] = {"imagenet": IMAGENET, "cifar": CIFAR, "digits": DIGITS}
+CONSTANTS: dict[str, dict[str, tuple[Constants, ...]]] = {"imagenet": IMAGENET, "cifar": CIFAR, "digits": DIGITS}
 
 
 def names(*groups: str) -> tuple[str, ...]:

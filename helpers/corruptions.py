@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from helpers import checks, corruption_blur, corruption_digital, corruption_noise, corruption_weather, noise
-from helpers.corruption_settings import GROUPS, STORED_QUALITY, Constants, Profile, constants, names
+from helpers.corruption_settings import STORED_QUALITY, Constants, Profile, constants
 
 __all__ = ["corrupt", "distance"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -93,9 +93,9 @@ def gaussian(x: Tensor, sigma: float, *, truncate: float = 4.0, border: Border =
     return _weighted((rows.narrow(-1, i, x.shape[-1]) for i in range(len(taps))), taps, x)
 
 
-def _weighted(shifted: object, taps: Sequence[float], like: Tensor) -> Tensor:
+def _weighted(shifted: Iterable[Tensor], taps: Sequence[float], like: Tensor) -> Tensor:
     total = torch.zeros_like(like)
-    for part, weight in zip(shifted, taps, strict=True):  # type: ignore[call-overload]
+    for part, weight in zip(shifted, taps, strict=True):
         total.add_(part, alpha=weight)
     return total
 
@@ -192,9 +192,9 @@ def streak(x: Tensor, angles: Sequence[float], *, radius: int, sigma: float) -> 
 
 
 class Resampling(NamedTuple):
-    """Row i of the result is Σ_t weight[t][i] · row index[t][i] of the input; the same for columns."""
+    """Row i of the result is Σ_t weight[t][i] · row source[t][i] of the input; the same for columns."""
 
-    index: tuple[tuple[int, ...], ...]
+    source: tuple[tuple[int, ...], ...]
     weight: tuple[tuple[float, ...], ...]
 
 
@@ -205,9 +205,9 @@ def resample(x: Tensor, rule: Resampling) -> Tensor:
 
 def _resampled_rows(x: Tensor, rule: Resampling) -> Tensor:
     total = None
-    for index, weight in zip(rule.index, rule.weight, strict=True):
+    for source, weight in zip(rule.source, rule.weight, strict=True):
         w = torch.tensor(weight, dtype=x.dtype, device=x.device)[:, None]
-        part = x.index_select(-2, torch.tensor(index, device=x.device)).mul_(w)
+        part = x.index_select(-2, torch.tensor(source, device=x.device)).mul_(w)
         total = part if total is None else total.add_(part)
     assert total is not None
     return total
@@ -217,7 +217,7 @@ def _resampled_rows(x: Tensor, rule: Resampling) -> Tensor:
 def zoom(n: int, factor: float) -> Resampling:
     """Zoom into the middle of n pixels by `factor` ≥ 1 and keep n: bilinear, the outermost samples on each other.
 
-    >>> zoom(4, 1.0).index[0]
+    >>> zoom(4, 1.0).source[0]
     (0, 1, 2, 3)
     """
     kept = math.ceil(n / factor)
@@ -227,15 +227,15 @@ def zoom(n: int, factor: float) -> Resampling:
     low = [min(int(p), kept - 1) for p in places]
     high = [min(i + 1, kept - 1) for i in low]
     share = [p - i for p, i in zip(places, low, strict=True)]
-    index = (tuple(first + i for i in low), tuple(first + i for i in high))
-    return Resampling(index, (tuple(1 - s for s in share), tuple(share)))
+    source = (tuple(first + i for i in low), tuple(first + i for i in high))
+    return Resampling(source, (tuple(1 - s for s in share), tuple(share)))
 
 
 @functools.lru_cache(maxsize=256)
 def boxes(n: int, size: int) -> Resampling:
     """Shrink n pixels to `size` by the mean of the pixels whose centres lie in a box, and back by repetition.
 
-    >>> boxes(4, 2).index, boxes(4, 2).weight[0]
+    >>> boxes(4, 2).source, boxes(4, 2).weight[0]
     (((0, 0, 2, 2), (1, 1, 3, 3)), (0.5, 0.5, 0.5, 0.5))
     """
     scale = n / size
@@ -244,6 +244,6 @@ def boxes(n: int, size: int) -> Resampling:
     inside = [box or [min(int((i + 0.5) * scale), n - 1)] for i, box in enumerate(inside)]
     rows = [inside[min(int((i + 0.5) * size / n), size - 1)] for i in range(n)]
     most = max(map(len, rows))
-    index = tuple(tuple(row[min(t, len(row) - 1)] for row in rows) for t in range(most))
+    source = tuple(tuple(row[min(t, len(row) - 1)] for row in rows) for t in range(most))
     weight = tuple(tuple(1 / len(row) if t < len(row) else 0.0 for row in rows) for t in range(most))
-    return Resampling(index, weight)
+    return Resampling(source, weight)

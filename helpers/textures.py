@@ -53,12 +53,9 @@ def plasma(key: noise.Key, size: int, *, decay: float) -> Tensor:
 def panes(shrink: float) -> Tensor:
     """Five frosted window panes (5, 3, n, n) in [0, 1] on the CPU, n = 1024 · `shrink`: ferns of ice over a plasma.
 
-    Grows in a second or two, once in a process.
+    They grow in less than a second, once in a process.
     """
-    index = torch.arange(PANES)
-    ground = plasma(noise.Key(_SEED, "frost/ground", index), PANE_SIZE, decay=1.5)
-    ice = torch.stack([torch.from_numpy(_ferns(noise.Key(_SEED, "frost/ferns", index[k : k + 1]))) for k in index])
-    grey = (0.45 * ground + ice)[:, None]
+    grey = _grown()
     n = round(PANE_SIZE * shrink)
     if n != PANE_SIZE:
         grey = F.interpolate(grey, (n, n), mode="bilinear", antialias=True)
@@ -67,7 +64,16 @@ def panes(shrink: float) -> Tensor:
     return (grey + torch.tensor(_TINT).view(1, 3, 1, 1)).clamp_(0, 1)
 
 
-def _ferns(key: noise.Key, *, count: int = 400, branches: int = 40, points: int = 48) -> NDArray[np.float32]:
+@functools.lru_cache(maxsize=1)
+def _grown() -> Tensor:
+    """Ice and ground of the panes before their tones, (5, 1, PANE_SIZE, PANE_SIZE)."""
+    index = torch.arange(PANES)
+    ground = plasma(noise.Key(_SEED, "frost/ground", index), PANE_SIZE, decay=1.5)
+    ice = torch.stack([_ferns(noise.Key(_SEED, "frost/ferns", index[k : k + 1])) for k in index])
+    return (0.45 * ground + ice)[:, None]
+
+
+def _ferns(key: noise.Key, *, count: int = 400, branches: int = 40, points: int = 48) -> Tensor:
     """Ice crystals on a pane (PANE_SIZE, PANE_SIZE): spines with tapering branches at ±60° and twigs on those.
 
     A pixel's ice is 1 − exp(−½ · length of the branches in it), so that crossing branches do not add up for ever.
@@ -87,7 +93,7 @@ def _ferns(key: noise.Key, *, count: int = 400, branches: int = 40, points: int 
         leaf, along = (turn + angle)[..., None], reach[..., None] * s
         _drop(ice, rows[..., None] + along * np.sin(leaf), columns[..., None] + along * np.cos(leaf), reach / points)
     drawn = torch.from_numpy(ice).float().view(1, 1, PANE_SIZE, PANE_SIZE)
-    return (1 - torch.exp(-0.5 * filters.gaussian(drawn, 0.8)))[0, 0].numpy()
+    return (1 - torch.exp(-0.5 * filters.gaussian(drawn, 0.8)))[0, 0]
 
 
 def _drop(ice: Floats, rows: Floats, columns: Floats, weight: Floats) -> None:
