@@ -183,20 +183,36 @@ def against_official(
     seed: int,
     root: Path | str | None = None,
 ) -> pd.DataFrame:
-    """Ours beside CIFAR-10-C on the same test images: a row of `Nearness` for each corruption and severity.
+    """Ours beside the official files on the same test images: a row of `Nearness` for each corruption and severity.
 
-    `clean` is (part of) CIFAR-10's test split, whose `index` finds the official rows.
+    With profile "cifar", `clean` is (part of) CIFAR-10's test split, whose `index` finds the rows of CIFAR-10-C. With
+    "imagenet" it is `photographs.by_class(photographs.imagenet_validation(), n_images=n)`, since ImageNet-C keeps the
+    validation images' paths and so their order. ValueError where labels or places do not agree.
     """
+    checks.choice(profile, ("cifar", "imagenet"), "profile (with official files)")
     rows = []
     x = clean.images()
     for name in corruptions_named:
         for severity in SEVERITIES:
-            theirs = cifar10_c(name, severity=severity, root=root).subset(clean.index)
-            if not torch.equal(theirs.labels, clean.labels):
-                raise ValueError("expected `clean` to be CIFAR-10 test images, got labels other than CIFAR-10-C's")
+            theirs = _same_images(clean, name, severity, profile=profile, root=root)
             ours = corruptions.corrupt(name, x, severity=severity, profile=profile, seed=seed, index=clean.index)
             rows.append({"corruption": name, "severity": severity} | asdict(nearness(x, ours, theirs.images())))
     return pd.DataFrame(rows)
+
+
+def _same_images(
+    clean: data.ImageSet, name: str, severity: int, *, profile: Profile, root: Path | str | None
+) -> data.ImageSet:
+    """The official corruption of the images in `clean`."""
+    if profile == "cifar":
+        theirs = cifar10_c(name, severity=severity, root=root).subset(clean.index)
+    else:
+        theirs = imagenet_c(name, severity=severity, n_images=len(clean), root=root)
+        if not torch.equal(theirs.index, clean.index):
+            raise ValueError("expected `clean` to be evenly spaced as `imagenet_c`'s images, got other places")
+    if not torch.equal(theirs.labels, clean.labels):
+        raise ValueError(f"expected `clean` to be the images behind {theirs.name}, got other labels")
+    return theirs
 
 
 # Command line ---------------------------------------------------------------------------------------------------------

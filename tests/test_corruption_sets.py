@@ -56,9 +56,9 @@ def test_a_damaged_file_is_named(tmp_path, array, said):
         corruption_sets.cifar10_c("fog", severity=1, root=tmp_path)
 
 
-def imagenet_c(root, n=4):
+def imagenet_c(root, n=4, severity=2):
     for k, wnid in enumerate(("n01", "n02")):
-        folder = root / "ImageNet-C" / "glass_blur" / "2" / wnid
+        folder = root / "ImageNet-C" / "glass_blur" / str(severity) / wnid
         folder.mkdir(parents=True)
         for i in range(n):
             Image.new("RGB", (224, 224), (100 * k, 10 * i, 0)).save(folder / f"{i}.JPEG", quality=95)
@@ -109,8 +109,22 @@ def test_ours_are_laid_beside_the_official_ones(tmp_path):
     assert found["psnr_difference"].abs().max() < 0.2
     assert found["mean_shift"].abs().max() < 2e-3
     other = data.from_tensors(x, torch.arange(n) // 2 % 10, classes=corruption_sets.CIFAR_CLASSES)
-    with pytest.raises(ValueError, match="labels other than CIFAR-10-C's"):
+    with pytest.raises(ValueError, match="other labels"):
         corruption_sets.against_official(other, **words)
+
+
+def test_imagenet_c_is_compared_on_the_same_photographs(tmp_path):
+    for severity in range(1, 6):
+        imagenet_c(tmp_path, n=2, severity=severity)
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    words = {"classes": ("n01", "n02"), "index": torch.tensor([0, 2])}
+    clean = data.from_tensors(pixels, torch.tensor([0, 1]), **words)
+    named = {"corruptions_named": ["glass_blur"], "profile": "imagenet", "seed": 0, "root": tmp_path}
+    found = corruption_sets.against_official(clean, **named)
+    assert len(found) == 5
+    assert found["distance_theirs"].min() > found["distance_ours"].max()
+    with pytest.raises(ValueError, match="other places"):
+        corruption_sets.against_official(data.from_tensors(pixels, torch.tensor([0, 1])), **named)
 
 
 def test_corruptions_that_do_nothing_are_not_compared():

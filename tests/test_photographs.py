@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from helpers import photographs
+from helpers import corruption_errors, corruption_settings, imagenet_a, photographs
 
 
 @pytest.mark.parametrize("shape", [(300, 420), (420, 300), (256, 256), (100, 180)])
@@ -21,6 +21,27 @@ def test_the_two_samples_are_photographs():
     found = photographs.samples()
     assert found.pixels.shape == (2, 3, 224, 224)
     assert found.images().flatten(1).std(1).min() > 0.2
+
+
+def test_the_imagenet_path_runs_from_photographs_to_mce_and_imagenet_a():
+    """Real photographs, ImageNet-C's corruptions, a network of 1000 classes without training, both summaries."""
+    torch.manual_seed(0)
+    photos = photographs.samples()
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(32), torch.nn.Flatten(), torch.nn.Linear(147, 1000))
+    errors = {name: [] for name in corruption_settings.names()}
+    for name, found in errors.items():
+        for severity in corruption_settings.SEVERITIES:
+            words = {"name": name, "severity": severity, "profile": "imagenet", "seed": 0, "batch_size": 2}
+            logits = corruption_errors.predictions({"untrained": network}, photos, **words)["untrained"]
+            found.append(100 * float((logits.argmax(1) != photos.labels).float().mean()))
+    ce = corruption_errors.over_severities(errors)
+    reference = corruption_errors.over_severities(corruption_errors.alexnet())
+    assert corruption_errors.average_ce(ce) == 100
+    expected = 100 * sum(100 / reference[name] for name in ce) / 15
+    assert corruption_errors.mce(ce, reference=reference) == pytest.approx(expected)
+    columns = torch.arange(0, 1000, 5)
+    sliced = imagenet_a.correct(logits, photos.labels, columns=columns, convention="sliced")
+    assert sliced.shape == (2,)
 
 
 def folder(root, n=3):
