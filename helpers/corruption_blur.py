@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers import filters, noise
-
-Constants = tuple[float, ...]
+from helpers.corruption_settings import Constants
 
 
 def gaussian_blur(x: Tensor, constants: Constants, _key: noise.Key) -> Tensor:
@@ -62,15 +61,12 @@ def glass_blur(x: Tensor, constants: Constants, key: noise.Key) -> Tensor:
     """
     sigma, reach, passes = constants[0], int(constants[1]), int(constants[2])
     b, c, h, w = x.shape
-    values = filters.gaussian(x, sigma).mul_(255).add_(_SLACK).floor_().div_(255).view(b, c, h * w)
+    values = filters.cut_off(filters.gaussian(x, sigma)).view(b, c, h * w)
     for turn in range(passes):
         shuffle = replace(key, purpose=f"{key.purpose}/{turn}")
         source = _sources(shuffle.integers(2 * reach, (2, h, w)) - reach, reach)
         values = values.gather(2, source[:, None].expand(b, c, h * w))
     return filters.gaussian(values.view(b, c, h, w), sigma)
-
-
-_SLACK = 1e-3  # of an 8-bit level: k/255 · 255 may fall just short of k
 
 
 def _sources(moves: Tensor, reach: int) -> Tensor:

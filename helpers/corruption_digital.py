@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from helpers import filters, noise
-
-Constants = tuple[float, ...]
+from helpers.corruption_settings import Constants
 
 
 def contrast(x: Tensor, constants: Constants, _key: noise.Key) -> Tensor:

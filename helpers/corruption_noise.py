@@ -14,8 +14,8 @@ from scipy.special import pdtr  # type: ignore[import-untyped]
 from torch import Tensor
 
 from helpers import noise
+from helpers.corruption_settings import Constants
 
-Constants = tuple[float, ...]
 _GUIDE = 1024  # entries of the table that says where in a Poisson distribution the search begins
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from helpers import filters, noise, textures
+from helpers.corruption_settings import Constants
 
-Constants = tuple[float, ...]
 _LUMA = (0.299, 0.587, 0.114)
-_SLACK = 1e-3  # of an 8-bit level: k/255 · 255 may fall just short of k
 
 
 def grey(x: Tensor) -> Tensor:
@@ -36,7 +35,7 @@ def snow(x: Tensor, constants: Constants, key: noise.Key) -> Tensor:
     size = x.shape[-1]
     flakes = key.normal((1, size, size)).mul_(std).add_(mean)
     flakes = filters.resample(flakes, filters.zoom(size, zoom)).clamp(0, 1)
-    flakes = torch.where(flakes < threshold, 0.0, flakes.mul(255).add_(_SLACK).floor_().div_(255))
+    flakes = torch.where(flakes < threshold, 0.0, filters.cut_off(flakes))
     angles = key.at(key.step + _ANGLE).uniform((1,)).flatten().mul(90.0).sub(135.0).tolist()
     flakes = filters.streak(flakes, angles, radius=int(radius), sigma=sigma).mul_(255).round_().div_(255)
     white = torch.maximum(x, 1.5 * grey(x) + 0.5)

@@ -20,14 +20,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from helpers import checks, corruption_blur, corruption_digital, corruption_noise, corruption_weather, noise
+from helpers import checks, corruption_blur, corruption_digital, corruption_noise, corruption_weather, filters, noise
 from helpers.corruption_settings import STORED_QUALITY, Constants, Profile, constants
 
 __all__ = ["corrupt", "distance"]
 
 Corruption = Callable[[Tensor, Constants, noise.Key], Tensor]
 _AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}  # values at a time: on a CPU an image and its copies stay in cache
-_SLACK = 1e-3  # of an 8-bit level: k/255 · 255 may fall just short of k
 _SHRINK: dict[Profile, float] = {"imagenet": 1.0, "cifar": 0.2, "digits": 0.1}  # of the frosted panes
 
 
@@ -77,8 +76,7 @@ def corrupt(
     done = []
     for start in range(0, len(x), size):
         part = x[start : start + size].float().mul(255).round_().div_(255)
-        levels = function(part, values, key.rows(slice(start, start + size))).mul(255).add_(_SLACK).floor_()
-        done.append(levels.clamp_(0, 255).div_(255))
+        done.append(filters.cut_off(function(part, values, key.rows(slice(start, start + size)))).clamp_(0, 1))
         if quality is not None:
             done[-1] = corruption_digital.jpeg_compression(done[-1], (quality,), key)
     return torch.cat(done) if done else x.clone()

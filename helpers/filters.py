@@ -21,10 +21,20 @@ import torch
 from torch import Tensor
 
 Border = Literal["replicate", "reflect", "symmetric"]
+_SLACK = 1e-3  # of an 8-bit level: k/255 · 255 may fall just short of k
 _NEGLIGIBLE = 1e-6  # a tap's share of the sum below which it cannot move an 8-bit level
 
 
-# Borders and Gaussians ------------------------------------------------------------------------------------------------
+# Levels, borders and Gaussians ----------------------------------------------------------------------------------------
+
+
+def cut_off(x: Tensor) -> Tensor:
+    """The 8-bit level at or below each value, in [0, 1] scale: what a cast to uint8 leaves, as in the reference.
+
+    >>> cut_off(torch.tensor([0.5, 3 / 255])).mul(255)
+    tensor([127.,   3.])
+    """
+    return x.mul(255).add_(_SLACK).floor_().div_(255)
 
 
 def padded(x: Tensor, *, top: int, bottom: int, left: int, right: int, border: Border) -> Tensor:
