@@ -120,7 +120,7 @@ def test_its_job_waits_for_the_notebooks_that_it_reads():
     read = {one.name for one in job.needs() if one.kind == "notebook"}
     assert read == {"01_energy_landscape", "02_training_dynamics"} | (
         {"03_weat", "04_generation", "05_generation_ablations", "07_hybrid_evaluation"}
-        & set(parameters.notebooks("digits"))
+        | {"08_ceb_robustness", "10_ceb_calibration"} & set(parameters.notebooks("digits"))
     )
     assert {jobs.notebook("digits", name).stamp for name in read} | {ledger.path()} <= set(job.inputs())
     asked = [one.name for one in jobs.of("digits", ["12_claims"]) if one.kind == "notebook"]
