@@ -34,6 +34,7 @@ from torch import nn
 
 from helpers import attacked_start, jem
 from helpers.attacked_start import Attacked
+from helpers.data import ImageSet
 from helpers.starts import Start
 
 TABLE = "table"  # the ablation that Table 1 is
@@ -111,6 +112,11 @@ class Case:
     def place(self) -> dict[str, Any]:
         """Where a scalar of this case was measured."""
         return {"ablation": self.ablation, "case": self.case, **self.method.knobs}
+
+
+def inner_start(entry: Mapping[str, Any], images: ImageSet) -> Start:
+    """Where the images of every method come from: the start of a recipe's chains, fitted on training `images`."""
+    return jem.start_of(entry, images)
 
 
 def start_of(method: Method, inner: Start, network: nn.Module) -> Start:

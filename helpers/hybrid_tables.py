@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers import generated, hybrid_sets, image_quality, style
+from helpers import generated, hybrid_sets, image_quality, style, tables
 from helpers.hybrid_methods import PUBLISHED, TABLE
 from helpers.image_quality import Protocol
 from helpers.parameters import ROOT
@@ -67,6 +67,28 @@ def table_1(scalars: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
 def _row(model: str, case: str | None, ours: pd.DataFrame) -> dict[str, Any]:
     line = {"model": model, "images by": NOT_RUN if case is None else WAYS[case]}
     return line if case is None else line | dict(ours.loc[case])
+
+
+SHOWN = ("kid", "inception_score", "precision", "recall", "class_agreement", "diversity", "saturation")
+ABLATIONS = {
+    "sampler": "training × sampler",
+    "epsilon": "radius of the attack",
+    "contrast": "contrast",
+    "chain_steps": "steps of the chain",
+    "convention": "step of JEM++'s scripts",
+    "variant": "training",
+}
+
+
+def ablations(scalars: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
+    """Every case of every ablation, one row each, with the Fréchet distance and those of SHOWN that were measured."""
+    own = scalars[scalars["ablation"] != TABLE]
+    heads = hybrid_sets.headers(protocol)
+    named = {name: heads[name] for name in (image_quality.frechet_name(protocol), *SHOWN) if name in set(own["metric"])}
+    found = tables.wide(own, rows=["ablation", "case"], metrics=list(named)).rename(columns=named)
+    found["ablation"] = found["ablation"].map(ABLATIONS)
+    found["case"] = found["case"].map(style.label)
+    return found
 
 
 def caption(protocol: Protocol, *, n_sets: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers import metrics, records, style, tables, zoo
+from helpers import contrasts, metrics, records, style, tables, zoo
 
 # Curves of a training that an energy-based model has, and what they are called; the others are of any network.
 CURVES = {
@@ -105,6 +105,11 @@ def reading(found: pd.DataFrame, took: Mapping[str, float], *, plain: str, robus
         counts = ", ".join(f"seed {row['seed']}: {row['divergences']}" for row in own.to_dict("records"))
         lines.append(f"{style.label(name)}: divergences {counts}; {took[name]:.0f} s a training")
     n = int(found.groupby("network")["seed"].nunique().loc[[plain, robust]].min())
-    enough = "enough to compare" if n >= MIN_SEEDS else f"too few to compare: {MIN_SEEDS} are needed"
+    enough = f"too few to compare: {MIN_SEEDS} are needed."
+    if n >= MIN_SEEDS:
+        counts_of = (found.loc[found["network"] == name, "divergences"].to_numpy() for name in (robust, plain))
+        shares = [metrics.wilson(int((one > 0).sum()), len(one)) for one in counts_of]
+        more = contrasts.independent(*shares)
+        enough = f"enough to compare: the share that diverged with attacks less that without is {more} %."
     ratio = f"Training with attacks took {took[robust] / took[plain]:.2f} times as long."
-    return "\n".join([*lines, f"{n} seeds are {enough}. {ratio}"])
+    return "\n".join([*lines, f"{n} seeds are {enough} {ratio}"])

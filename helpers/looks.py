@@ -39,12 +39,16 @@ def look(
     return found
 
 
-def splits(names: Sequence[str], *, profile: str, n_images: int) -> dict[str, ImageSet]:
+def splits(names: Sequence[str], *, main: str, profile: str, n_images: int) -> dict[str, ImageSet]:
     """The data that all of these networks have: the first `n_images` of "train" and of "test", and all of "validation".
+
+    `main` is the one of them that the others are compared with; ValueError where it is not among them.
 
     "validation" is there only where every recipe keeps the same images for it, since those of one may have trained
     another. ValueError where the networks have different data.
     """
+    if main not in names:
+        raise ValueError(f"robust_network: expected one of the networks ({', '.join(names)}), got {main!r}")
     entries = [parameters.recipe(profile, name).entry for name in names]
     if len(kinds := {(entry["dataset"], entry.get("image_size")) for entry in entries}) != 1:
         raise ValueError(f"networks: expected all of one data set and size, got {sorted(map(str, kinds))}")
@@ -64,7 +68,11 @@ def trainings(every: Iterable[tuple[str, int]], *, profile: str) -> str:
             continue  # whose course nobody here knows
         course = zoo.card(name, profile=profile, seed=seed).get("training") or {"events": []}
         if n := len(course["events"]):
-            end = f", then given up after epoch {course['epochs']}, as it is measured" if course["gave_up"] else ""
+            end = (
+                f", then given up after epoch {course['epochs']}: it is measured as it was then"
+                if course["gave_up"]
+                else ""
+            )
             lines.append(f"{style.label(name)}, seed {seed}: diverged {n} time{'s' * (n != 1)}{end}")
     return "\n".join(lines) or "No training of these networks here diverged."
 

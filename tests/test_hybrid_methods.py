@@ -6,7 +6,7 @@ import pytest
 import sets
 from judges import Nested
 
-from helpers import hybrid_methods, hybrid_tables
+from helpers import hybrid_methods, hybrid_tables, starts
 from helpers.attacked_start import Attacked
 from helpers.hybrid_methods import PUBLISHED, TABLE, Method
 
@@ -100,6 +100,11 @@ def test_keys_tell_every_field_and_no_type(table):
     keys = {replace(base, **{name: value}).key for name, value in changes.items()}
     assert len(keys | {base.key}) == len(changes) + 1
     assert replace(base, contrast_factor=1).key == replace(base, contrast_factor=1.0).key
+
+
+def test_images_come_from_the_start_of_the_training():
+    begin = hybrid_methods.inner_start({"chain_start": "class_gaussian"}, sets.REFERENCE)
+    assert (begin.name, begin.jitter_std) == ("class_gaussian", starts.JEMPP_JITTER_STD)
 
 
 def test_starts_are_the_inner_one_or_it_attacked(table):

@@ -50,6 +50,10 @@ def test_chains_attacks_and_contrast_by_hand(made):
     joint = x.copy()
     joint[rows, y] = np.minimum(1, x[rows, y] + 2 * 0.25 * 2.0)
     assert images_of(made, "robust_jem_energy_joint").reshape(16, -1) / 255 == pytest.approx(joint, abs=0.003)
+    short = x.copy()  # a step of 0.25 · 2.5 without the bound on the gradient
+    short[rows, y] = np.minimum(1, x[rows, y] + 0.25 * 2.0)
+    one = hybrids.piece(dataclasses.replace(hybrids.table()["robust_jem_energy_joint"], n_steps=1))
+    assert one["images"].reshape(16, -1) / 255 == pytest.approx(short, abs=0.003)
     attacked = x.copy()
     attacked[:, :4] = np.maximum(0, x[:, :4] - 0.25)
     attacked[rows, y] = np.minimum(1, x[rows, y] + 0.25)
@@ -123,6 +127,17 @@ def test_table_1_has_the_published_rows_first_and_ours_in_columns_of_their_own(m
     assert table[ours][5].value == expected
     assert "another kind" in hybrid_tables.caption(protocol, n_sets=3)
     assert len(table) == 6 + 4
+
+
+def test_every_case_of_every_ablation_has_a_row(made, record):
+    protocol = hybrid_sets.protocol(made)
+    table = hybrid_tables.ablations(record.scalars, protocol)
+    assert table["ablation"].tolist() == ["contrast", "contrast"]
+    assert table["case"].tolist() == ["c = 0.8", "c = 1"]
+    assert table[f"FD ({protocol.extractor})"][1].value == record.value(
+        "frechet_distance", ablation="contrast", case="c = 1"
+    )
+    assert set(hybrid_tables.ABLATIONS) == {one.ablation for one in hybrids.cases()} - {"table"}
 
 
 def test_pictures_show_what_was_measured(made, record):

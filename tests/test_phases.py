@@ -1,6 +1,7 @@
 import dataclasses
 
 import hybrids
+import judges
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,19 +49,22 @@ def test_energies_gradient_and_saturation_by_hand():
     network, y = hybrids.network("robust_jem"), torch.tensor([1, 0])
     x = torch.tensor([[0.0, 0.5, 0.25, 1.0, 0.5, 0.985], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]]).reshape(2, 1, 2, 3)
     found = phases.look(network, x, y)
-    logits = 2.0 * x.flatten(1)[:, :4]
-    assert found["joint"] == pytest.approx([-1.0, -0.2])
+    logits = 2.5 * x.flatten(1)[:, :4]
+    assert found["joint"] == pytest.approx([-1.25, -0.25])
     assert found["marginal"] == pytest.approx((-logits.logsumexp(1)).tolist())
     # ∇E(x) = −gain · softmax, zero in the last two pixels
-    assert found["gradient_norm"] == pytest.approx((2.0 * logits.softmax(1).norm(dim=1)).tolist(), rel=1e-5)
+    assert found["gradient_norm"] == pytest.approx((2.5 * logits.softmax(1).norm(dim=1)).tolist(), rel=1e-5)
     assert found["saturation"] == pytest.approx([100 * 3 / 6, 0.0])
 
 
-def test_what_the_last_clipping_cuts_is_counted():
-    # One step raises the pixel of the class by 0.25 · 2: it is beyond the range where it was above one half.
+@pytest.mark.parametrize("gain", [2.5, -2.5])
+def test_what_the_last_clipping_cuts_is_counted(gain):
+    # One step moves the pixel of the class by 0.25 · 2, up or down: beyond the range where it was in that half.
     method = dataclasses.replace(hybrids.table()["robust_jem_energy_joint"], n_steps=1)
-    found, x = follow(method), sets.first_images().flatten(1)
-    expected = 100 / 6 * (x[torch.arange(16), ASKED["y"]] > 0.5).double()
+    found = phases.follow(judges.Nested(gain=gain), sets.START, method, **ASKED, seed=3)
+    pixel = sets.first_images().flatten(1)[torch.arange(16), ASKED["y"]]
+    expected = 100 / 6 * ((pixel > 0.5) if gain > 0 else (pixel < 0.5)).double()
+    assert 0 < expected.sum() < 16 * 100 / 6
     assert found["beyond"][1] == pytest.approx(expected.numpy(), abs=1e-4)
     assert np.isnan(found["beyond"][0]).all()
 
