@@ -243,7 +243,7 @@ def reading(means: pd.DataFrame, *, at: str) -> str:
 
 
 def lower_rho(found: pd.DataFrame) -> str:
-    """For each family and ECE of `over_rho` the ρ whose mean lies below cross-entropy's, of those tried; a line each."""
+    """For each family and ECE of `over_rho` the ρ whose mean lies below cross-entropy's, of those tried."""
     lines = []
     for (family, metric), part in found.groupby(["family", "metric"], sort=False):
         plain, ladder = part[part["kind"] == XENT], part[part["kind"] == "ceb"].sort_values("rho")
