@@ -22,6 +22,7 @@ from scipy import special  # type: ignore[import-untyped]
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
+from helpers.boxes import boxes as boxes
 from helpers.chain_animations import chain_animation as chain_animation
 from helpers.chain_curves import energy_by_step as energy_by_step
 from helpers.dots import interval_dots as interval_dots
@@ -29,7 +30,9 @@ from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
 from helpers.heat_maps import heat_map as heat_map
 from helpers.image_blocks import image_blocks as image_blocks
+from helpers.information_planes import information_plane as information_plane
 from helpers.interval_panels import interval_panels as interval_panels
+from helpers.ladders import ladder as ladder
 from helpers.panel_marks import legend_below, mark_phases
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid

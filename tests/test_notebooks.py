@@ -48,6 +48,8 @@ def test_the_notebooks_of_this_project_are_all_here():
         "05_generation_ablations",
         "06_robust_jem",
         "07_hybrid_evaluation",
+        "08_ceb_robustness",
+        "10_ceb_calibration",
     } <= set(NOTEBOOKS)
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
@@ -178,6 +180,8 @@ EXPECTED = {
         "gallery",
         "refinement",
     },
+    "08_ceb_robustness": {"sweep", "information", "others", "curves", "steps", "attacks", "samples", "health"},
+    "10_ceb_calibration": {"clean", "severity"},
     "12_claims": {"claims"},
 }
 
