@@ -116,6 +116,12 @@ def setup(p: HasProfile, *, device: str | torch.device | None = None) -> torch.d
     return _device(device)
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's first parameter lies; the CPU where it has none."""
+    parameter = next(checks.module(network).parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
 def _threads(wanted: object) -> int:
     text = str(wanted).strip()
     if not text.isascii() or not text.isdigit() or int(text) < 1:

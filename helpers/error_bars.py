@@ -41,7 +41,7 @@ def interval_curves(
             ax.errorbar(place, middle, reach, fmt="o", markersize=3, capsize=2, linewidth=1, color=palette[name])
             at = np.unique(place)
             mean = [middle[place == one].mean() for one in at]
-            ax.plot(at, mean, color=palette[name], linestyle=dashes[name], label=name)
+            ax.plot(at, mean, color=palette[name], linestyle=dashes[name], label=style.label(name))
         if names is not None:
             ax.set_xticks(range(len(names)), [style.label(one) for one in names])
         ax.set(xlabel=x_label, ylabel=y_label)

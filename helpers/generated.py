@@ -30,7 +30,7 @@ SAID = {
     "momentum": "with momentum",
     "long_step": "longer step",
 }
-OWN = ("class_agreement", "diversity", "moved_distance", "joint_energy", "energy", "seconds_per_image")
+MORE = ("saturation", "contrast")  # numbers of a piece that only some notebooks measure
 
 
 def way(start: str, sampler: str) -> str:
@@ -49,20 +49,26 @@ def frame(pieces: Pieces) -> pd.DataFrame:
     """One row for each set; times are left out, since they differ from run to run."""
     rows = []
     for (place, number), piece in pieces.items():
-        found = sample_sets.scores_of(piece)
-        p = found.protocol
-        values = {name: one.value for name, one in found.estimates.items()}
-        values["frechet_distance"] = values.pop(image_quality.frechet_name(p))
-        own = {name: value for name, value in _own(piece).items() if name != "seconds_per_image"}
-        about = {"n_images": p.n, "extractor": p.extractor, "feature": p.feature, "reference": p.reference}
         where = {"network": place.network, "start": place.start, "sampler": place.sampler, "seed": number}
-        rows.append(where | about | values | own)
+        rows.append(where | numbers(piece))
     return pd.DataFrame(rows)
 
 
+def numbers(piece: Piece) -> dict[str, Any]:
+    """A set's row without what says where it was measured: n_images, the protocol in short, and each number."""
+    found = sample_sets.scores_of(piece)
+    p = found.protocol
+    values = {name: one.value for name, one in found.estimates.items()}
+    values["frechet_distance"] = values.pop(image_quality.frechet_name(p))
+    own = {name: value for name, value in _own(piece).items() if name != "seconds_per_image"}
+    about = {"n_images": p.n, "extractor": p.extractor, "feature": p.feature, "reference": p.reference}
+    return about | values | own
+
+
 def _own(piece: Piece) -> dict[str, float]:
-    """What a set is measured by besides its scores."""
-    return {
+    """What a set is measured by besides its scores; `MORE` where the piece has it."""
+    more = {name: float(piece[name]) for name in MORE if name in piece}
+    return more | {
         "class_agreement": 100 * float(piece["agrees"].mean()),
         "diversity": sample_sets.diversity_of(piece).value,
         "moved_distance": float(piece["moved"].mean()),
@@ -84,22 +90,25 @@ def summary(pieces: Pieces) -> list[records.Scalar]:
     rows = []
     for place, several in _by_place(pieces).items():
         where: dict[str, Any] = {"network": place.network, "start": place.start, "sampler": place.sampler}
-        numbers = [number for one, number in pieces if one == place]
-        found = image_quality.over_sets([sample_sets.scores_of(piece) for piece in several])
-        rows += found.scalars(seeds=numbers, **where)
-        each = [_own(piece) for piece in several]
-        for name in OWN:
-            n = found.protocol.n
-            estimate = metrics.over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
-            value = estimate.value if name == "seconds_per_image" else estimate  # of a machine: no spread of a method
-            rows.append(records.scalar(name, value, n=n, seeds=numbers, sets=len(several), **where))
+        rows += of_sets(several, [number for one, number in pieces if one == place], **where)
     return rows
 
 
-def protocol(pieces: Pieces) -> Protocol:
-    """The one protocol of all sets; ValueError where they differ in it."""
+def of_sets(several: Sequence[Piece], seeds: Sequence[int], **where: Any) -> list[records.Scalar]:
+    """Scalars of the independent sets of one method: the mean of each number with Student's t interval."""
+    found = image_quality.over_sets([sample_sets.scores_of(piece) for piece in several])
+    rows, each, n = found.scalars(seeds=seeds, **where), [_own(piece) for piece in several], found.protocol.n
+    for name in each[0]:
+        estimate = metrics.over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
+        value = estimate.value if name == "seconds_per_image" else estimate  # of a machine: no spread of a method
+        rows.append(records.scalar(name, value, n=n, seeds=seeds, sets=len(several), **where))
+    return rows
+
+
+def protocol(pieces: Mapping[tuple[Any, int], Piece]) -> Protocol:
+    """The one protocol of all sets, by whatever method and number; ValueError where they differ in it."""
     return image_quality.same_protocol(
-        {f"{place.key}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()}
+        {f"{getattr(place, 'key', place)}-{k}": sample_sets.scores_of(one) for (place, k), one in pieces.items()}
     )
 
 

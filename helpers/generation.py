@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import attack_losses, checks, energies, files, noise, parts, run_folder, samplers
+from helpers import attack_losses, checks, context, energies, files, noise, parts, run_folder, samplers
 from helpers.data import ImageSet
 from helpers.starts import Start
 
@@ -75,7 +75,7 @@ def class_targets(network: nn.Module, images: ImageSet, *, energy: str, batch_si
     paper's code, which freezes a chain near the mean E(x, y) of its class. Raises ValueError for an empty class.
     """
     checks.count(batch_size, "batch_size", minimum=1)
-    function, device = samplers.energy_of(network, energy), _device(network)
+    function, device = samplers.energy_of(network, energy), context.device_of(network)
     sums = torch.zeros(images.num_classes, dtype=torch.float64)
     counts = torch.bincount(images.labels.cpu(), minlength=images.num_classes)
     if not bool(counts.all()):
@@ -110,7 +110,7 @@ class _Task:
 
 def _first(task: _Task, rows: Tensor) -> tuple[Tensor, Tensor]:
     """x_0 of some images and their classes, on the network's device."""
-    y, device = task.y[rows.to(task.y.device)], _device(task.network)
+    y, device = task.y[rows.to(task.y.device)], context.device_of(task.network)
     x = task.start.draw(y, noise.Key(task.seed, f"{PURPOSE}/start", task.index[rows.to(task.index.device)]))
     if checks.images(x, f"the start {task.start.name!r}").dtype != torch.float32 or len(x) != len(y):
         raise ValueError(f"expected {len(y)} float32 images from the start {task.start.name!r}, got {len(x)} {x.dtype}")
@@ -143,11 +143,6 @@ def _batch(task: _Task, rows: Tensor) -> tuple[np.ndarray, dict[str, np.ndarray]
     return images.cpu().numpy(), part | {"seconds": np.array(time.perf_counter() - began)}
 
 
-def _device(network: nn.Module) -> torch.device:
-    parameter = next(checks.module(network).parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
 # All batches --------------------------------------------------------------------------------------------------------
 
 
@@ -170,16 +165,18 @@ def generate(
     folder: Path | str,
     tolerance: float | None = None,
     max_step: float | None = None,
+    max_gradient: float | None = None,
     precision: samplers.Precision = "float32",
     callback: Callable[[int, int], None] | None = None,
 ) -> Generated:
     """One image for each class in `y` (N,): x_0 from `start`, then SGLD on an energy of the network, in [0, 1].
 
     `index` (N,) names the images: with `seed` it keys start and noise. `energy`, "joint", "marginal" or
-    "cross_entropy"; step_size, momentum, noise_std, gradient, stop, tolerance, max_step as in samplers.sgld, which
-    takes at most `n_steps`; `targets` (K,) are the energies at which the chains of a class freeze (`class_targets`).
-    `precision` "bfloat16" is for the chain; energies in the result are float32's. `y` and `index` lie where the start
-    draws, and x_0 is moved to the network's device. Images are rounded to uint8 halves up (`pixels`).
+    "cross_entropy"; step_size, momentum, noise_std, gradient, stop, tolerance, max_step and max_gradient (proximal SGLD
+    where it is a number) as in samplers.sgld, which takes at most `n_steps`; `targets` (K,) are the energies at which
+    the chains of a class freeze (`class_targets`). `precision` "bfloat16" is for the chain; energies in the result are
+    float32's. `y` and `index` lie where the start draws, and x_0 is moved to the network's device. Images are rounded
+    to uint8 halves up (`pixels`).
 
     `folder` keeps finished batches: the same call goes on where it was killed, and ends with the same images.
     `callback(n, N)` is told how many images are finished. Network and inputs are left as they were.
@@ -190,7 +187,7 @@ def generate(
     """
     rule = {
         "step_size": step_size, "momentum": momentum, "noise_std": noise_std, "gradient": gradient, "stop": stop,
-        "tolerance": tolerance, "max_step": max_step,
+        "tolerance": tolerance, "max_step": max_step, "max_gradient": max_gradient,
     }  # fmt: skip
     task = _Task(network, start, y, index, seed, energy, precision, n_steps, targets, rule)
     _check(task, batch_size=batch_size)
@@ -302,6 +299,7 @@ def trajectory(
     targets: Tensor | None,
     tolerance: float | None = None,
     max_step: float | None = None,
+    max_gradient: float | None = None,
     precision: samplers.Precision = "float32",
     picture_steps: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
@@ -313,7 +311,7 @@ def trajectory(
     """
     rule = {
         "step_size": step_size, "momentum": momentum, "noise_std": noise_std, "gradient": gradient, "stop": stop,
-        "tolerance": tolerance, "max_step": max_step,
+        "tolerance": tolerance, "max_step": max_step, "max_gradient": max_gradient,
     }  # fmt: skip
     task = _Task(network, start, y, index, seed, energy, precision, n_steps, targets, rule)
     _check(task, batch_size=len(y))

@@ -25,6 +25,7 @@ def heat_map(
     row_label: str,
     column_label: str,
     wrap: int = 2,
+    decimals: int | None = None,
     measure: str = "metric",
     value: str = "value",
     low: str = "low",
@@ -35,7 +36,7 @@ def heat_map(
     `means` has one row for each pair and `measure`; where `low` and `high` are missing a cell has no interval. `panels`
     maps a measure to its title. Each panel has colours of its own, from its lowest to its highest value. Numbers
     rise upwards and to the right, other values stand as they first appear. A pair that is missing is left white. At
-    most `wrap` panels stand beside each other.
+    most `wrap` panels stand beside each other. Numbers have as many decimals as their interval deserves, or `decimals`.
     """
     needed(means, [rows, columns, measure, value])
     chosen = means[means[measure].isin(list(panels))]
@@ -50,7 +51,7 @@ def heat_map(
         axes = figure.subplots(n_lines, wide, sharex=True, sharey=True, squeeze=False)
         for ax, (name, title) in zip(axes.flat, panels.items(), strict=False):
             cells = chosen[chosen[measure] == name].set_index([rows, columns])
-            _panel(ax, cells, down=down, across=across, ends=(value, low, high))
+            _panel(ax, cells, down=down, across=across, ends=(value, low, high), decimals=decimals)
             ax.set_title(title)
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
@@ -65,20 +66,36 @@ def _places(column: pd.Series) -> list[Any]:
     return sorted(found) if pd.api.types.is_numeric_dtype(column) else found
 
 
-def _panel(ax: Axes, cells: pd.DataFrame, *, down: list[Any], across: list[Any], ends: tuple[str, str, str]) -> None:
+def _panel(
+    ax: Axes, cells: pd.DataFrame, *, down: list[Any], across: list[Any], ends: tuple[str, str, str],
+    decimals: int | None,
+) -> None:  # fmt: skip
     value, low, high = ends
     grid = np.array([[cells[value].get((one, other), np.nan) for other in across] for one in down], dtype=float)
     image = ax.imshow(np.ma.masked_invalid(grid), cmap=COLOURS, aspect="auto", origin="lower")
     for (row, column), number in np.ndenumerate(grid):
         if np.isfinite(number):
             found = cells.loc[(down[row], across[column])]
-            said = str(tables.Interval(number, *(_end(found, name) for name in (low, high))))
+            said = _said(tables.Interval(number, *(_end(found, name) for name in (low, high))), decimals)
             dark = sum(image.cmap(image.norm(number))[:3]) < 1.5
             text = said.replace(" [", "\n[").replace("-", "\N{MINUS SIGN}")
             ax.text(column, row, text, ha="center", va="center", size=7, color="white" if dark else "#1A1A1A")
     ax.set_xticks(range(len(across)), [_named(one) for one in across])
     ax.set_yticks(range(len(down)), [_named(one) for one in down])
     ax.grid(visible=False)
+
+
+def _said(found: tables.Interval, decimals: int | None) -> str:
+    """A number with its interval, as it is printed.
+
+    >>> _said(tables.Interval(0.98765, 0.98, 0.999), 2), _said(tables.Interval(0.5, None, None), 2)
+    ('0.99 [0.98, 1.00]', '0.50')
+    """
+    if decimals is None:
+        return str(found)
+    if found.low is None or found.high is None:
+        return f"{found.value:.{decimals}f}"
+    return f"{found.value:.{decimals}f} [{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
 
 
 def _end(cell: pd.Series, name: str) -> float | None:

@@ -34,10 +34,12 @@ class History:
     scalars: name → one value for each finished epoch (losses and energies in nats, errors in % of images).
     arrays: "train/E", "train/E_y", "train/E_adv", "train/E_y_adv" float32 (epochs, n), "train/y" and "train/index"
     int64 (n,), and the same under "test/": the energies of each image of the probe.
+    events: what happened besides, in order; of JEM the divergences (`rollback`).
     """
 
     scalars: dict[str, list[Any]] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def n_epochs(self) -> int:
@@ -61,7 +63,7 @@ class History:
             # In one order, so that a resumed run writes the same bytes.
             np.savez(temporary, **dict(sorted(self.arrays.items())))  # type: ignore[arg-type]
         facts = {"arrays": {"file": FILES[1], "sha256": files.sha256(folder / FILES[1])}, "scalars": self.scalars}
-        files.write_json(folder / FILES[0], facts)
+        files.write_json(folder / FILES[0], facts | ({"events": self.events} if self.events else {}))
 
     @classmethod
     def load(cls, folder: Path) -> History:
@@ -74,16 +76,18 @@ class History:
         if expected != got:
             raise ValueError(f"expected {folder / FILES[1]} with SHA-256 {expected}, got {got}")
         with np.load(folder / FILES[1], allow_pickle=False) as stored:
-            return cls(facts["scalars"], {name: stored[name] for name in stored.files})
+            return cls(facts["scalars"], {name: stored[name] for name in stored.files}, facts.get("events", []))
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as tensors, for a checkpoint."""
         return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
 
     @classmethod
-    def restore(cls, scalars: dict[str, list[Any]], tensors: Mapping[str, Tensor]) -> History:
-        """The history that `tensors` and `scalars` of a checkpoint hold."""
-        return cls(scalars, {name: t.numpy().copy() for name, t in tensors.items()})
+    def restore(
+        cls, scalars: dict[str, list[Any]], tensors: Mapping[str, Tensor], events: list[dict[str, Any]]
+    ) -> History:
+        """The history that `tensors`, `scalars` and `events` of a checkpoint hold."""
+        return cls(scalars, {name: t.numpy().copy() for name, t in tensors.items()}, events)
 
 
 def _logits(network: nn.Module, x: Tensor) -> Tensor:

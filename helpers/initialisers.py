@@ -4,10 +4,12 @@
 | ----------------- | ------------------------------------------------- | ------------------------------------------- |
 | `uniform`         | uniform noise                                     |                                             |
 | `class_mean`      | noise around the class's mean                     | start_noise_std                             |
-| `class_gaussian`  | a Gaussian with the class's mean and covariance   |                                             |
+| `class_gaussian`  | a Gaussian with the class's mean and covariance ¹ |                                             |
 | `class_pca`       | the same along the first components of the class  | retained_variance, pca_spread               |
 | `local_class_pca` | that of a neighbourhood of a random image         | n_neighbours, retained_variance, pca_spread |
 | `images`          | a real image of the set that is given, with noise | start_noise_std                             |
+
+¹ with the jitter of Santurkar et al.; that of JEM++: `dataclasses.replace(start, jitter_std=starts.JEMPP_JITTER_STD)`
 """
 
 from __future__ import annotations
@@ -20,7 +22,16 @@ from typing import Any
 from helpers import checks
 from helpers.class_pca import fit_class_pca, fit_local_class_pca
 from helpers.data import ImageSet
-from helpers.starts import ClassGaussian, ClassMean, Images, Start, Uniform, class_means, pixels_by_class
+from helpers.starts import (
+    SANTURKAR_JITTER_STD,
+    ClassGaussian,
+    ClassMean,
+    Images,
+    Start,
+    Uniform,
+    class_means,
+    pixels_by_class,
+)
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "uniform": (),
@@ -85,7 +96,7 @@ def _class_mean(images: ImageSet, folder: Path | None, options: Mapping[str, Any
 
 def _class_gaussian(images: ImageSet, folder: Path | None, options: Mapping[str, Any]) -> Start:
     pixels = pixels_by_class(images, at_least=2)
-    return ClassGaussian(pixels=pixels, mean=class_means(pixels))
+    return ClassGaussian(pixels=pixels, mean=class_means(pixels), jitter_std=SANTURKAR_JITTER_STD)
 
 
 def _class_pca(images: ImageSet, folder: Path | None, options: Mapping[str, Any]) -> Start:

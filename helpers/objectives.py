@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -30,10 +31,14 @@ from helpers.context import eval_mode, frozen
 
 
 class Outcome(NamedTuple):
-    """loss: (B,), to be averaged and minimised; wrong: (B,) bool, misclassified where the loss was taken."""
+    """loss: (B,), to be averaged and minimised; wrong: (B,) bool, misclassified where the loss was taken.
+
+    terms: by name (B,), without gradients; their means over the images of an epoch join the history's scalars.
+    """
 
     loss: Tensor
     wrong: Tensor
+    terms: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

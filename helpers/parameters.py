@@ -39,6 +39,7 @@ OBJECTIVE_VERSIONS: dict[str, int] = {
     "mail_trades": 1,
     "mart": 1,
     "fgsm_rs": 1,
+    "jem": 1,
 }
 
 # Part of the hash of a recipe that leaves training images out: raise it when helpers/removal.py chooses others.

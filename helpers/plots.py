@@ -30,9 +30,12 @@ from helpers.frames import groups, needed, size
 from helpers.heat_maps import heat_map as heat_map
 from helpers.image_blocks import image_blocks as image_blocks
 from helpers.interval_panels import interval_panels as interval_panels
+from helpers.panel_marks import legend_below, mark_phases
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
+from helpers.reliability import reliability as reliability
+from helpers.ridges import ridges as ridges
 from helpers.saving import save as save
 from helpers.strips import status_strip as status_strip
 from helpers.weight_curves import weight_curve as weight_curve
@@ -165,8 +168,8 @@ def curve_with_band(
             _curves(other, methods, x=x, y=right, seed=seed, palette=palette, line=dashed, zero=False)
             handles.append(_line(style.NEUTRAL, "-", label=_bare(y_label)))
             handles.append(_line(style.NEUTRAL, style.DASHES[1], label=_bare(right_label)))
-        _phases(ax, phases)
-        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
+        mark_phases(ax, phases)
+        legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
 
 
@@ -195,15 +198,8 @@ def curve_panels(
             if column in zero:
                 ax.axhline(0, color="#1A1A1A", linewidth=0.8, zorder=1.5)
         handles = [_line(palette[name], dashes[name], label=style.label(name)) for name in methods]
-        _legend_below(figure, [*handles, *_band_handles(methods, seed)])
+        legend_below(figure, [*handles, *_band_handles(methods, seed)])
     return figure
-
-
-def _legend_below(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
-    """A legend under the axes, in as many columns (at most 3) as its longest text leaves room for."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    ncols = int(figure.get_figwidth() / (0.06 * longest + 0.5))  # inches: a letter of 8 points, a handle with its gaps
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(max(ncols, 1), 3))
 
 
 def _line(colour: str, dashes: Any, *, label: str) -> Line2D:
@@ -270,13 +266,6 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.
         return mean, np.zeros_like(mean)
     spread = np.nanstd(values, axis=-1, ddof=1) / np.sqrt(n)
     return mean, np.nan_to_num(special.stdtrit(np.maximum(n - 1, 1), (1 + level) / 2) * spread)
-
-
-def _phases(ax: Axes, phases: Sequence[tuple[float, str]]) -> None:
-    for place, text in phases:
-        ax.axvline(place, color=style.NEUTRAL, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
-        ax.annotate(text, (place, 1.0), xycoords=("data", "axes fraction"), xytext=(3, 2), size=7.5,
-                    textcoords="offset points", ha="left", va="bottom", color=style.NEUTRAL)  # fmt: skip
 
 
 def violin(

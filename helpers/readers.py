@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helpers import bundled
+
 Raw = tuple[Tensor, Tensor, tuple[str, ...]]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
@@ -26,6 +28,7 @@ TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 TEN = tuple(str(k) for k in range(10))
 DIGITS_TEST = 360  # of the 1,797 scans; the rest is for training and validation
 DIGITS_SIZE = 16
+SCAN_SIZE, SCAN_TOP = 8, 16.0  # of scikit-learn's scans: side in pixels, and the highest value
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,24 @@ def read_digits(_root: Path, split: str) -> Raw:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    values = torch.from_numpy(bunch.images.astype(np.float32))[:, None] * (255.0 / 16.0)
-    x = F.interpolate(values, (DIGITS_SIZE, DIGITS_SIZE), mode="bilinear", align_corners=False)
-    return x.round().clamp(0, 255).to(torch.uint8), torch.from_numpy(bunch.target.astype(np.int64)), TEN
+    values = torch.from_numpy(bunch.images.astype(np.float32))[:, None]
+    return _enlarged(values), torch.from_numpy(bunch.target.astype(np.int64)), TEN
+
+
+def _enlarged(values: Tensor) -> Tensor:
+    """Scans (N, 1, 8, 8) of values 0…16 as (N, 1, 16, 16) uint8, bilinear."""
+    x = F.interpolate(values * (255.0 / SCAN_TOP), (DIGITS_SIZE, DIGITS_SIZE), mode="bilinear", align_corners=False)
+    return x.round().clamp(0, 255).to(torch.uint8)
+
+
+def as_scans(pixels: Tensor) -> Tensor:
+    """Grey images (N, 1, H, W) uint8 as coarse as the digits are: 8×8 of 17 values, then enlarged as those are.
+
+    >>> as_scans(torch.full((1, 1, 32, 32), 128, dtype=torch.uint8)).unique()
+    tensor([128], dtype=torch.uint8)
+    """
+    small = resize(pixels, SCAN_SIZE).float() * (SCAN_TOP / 255)
+    return _enlarged(small.round())
 
 
 # ---- through torchvision ----
@@ -198,6 +216,24 @@ def _sources() -> dict[str, Source]:
     cifar10 = tuple(f"cifar-10-batches-py/data_batch_{k}" for k in range(1, 6))
     found = {
         "digits": Source("scikit-learn's digits", 0, {"train": (), "test": ()}, read_digits, None, (1, 16, 16)),
+        "letters": Source(
+            "letters of Matplotlib's fonts",
+            0,
+            {"train": (), "test": ()},
+            bundled.read_letters,
+            None,
+            (1, bundled.SIDE, bundled.SIDE),
+            num_classes=len(bundled.LETTERS),
+        ),
+        "photographs": Source(
+            "patches of scikit-learn's two photographs",
+            0,
+            {"train": (), "test": ()},
+            bundled.read_photographs,
+            None,
+            (3, bundled.SIDE, bundled.SIDE),
+            num_classes=len(bundled.PHOTOGRAPHS),
+        ),
         "cifar10": Source(
             "CIFAR-10",
             170,

@@ -117,14 +117,16 @@ def kind(called: str) -> str:
 
 def estimate(by_seed: Sequence[np.ndarray]) -> Estimate:
     """The share of true verdicts in per cent, `by_seed` (n_images,) bool each: Wilson's interval for one seed, else
-    the mean over seeds with Student's, cut at 0 and 100.
+    the mean over seeds with Student's, cut at 0 and 100. Where all seeds have one share, which
+    Student's interval would take for certainty, it is Wilson's too.
 
     >>> print(estimate([np.array([True, False]), np.array([True, True])]))
     75 [0, 100]
     """
-    if len(by_seed) == 1:
+    shares = [100 * verdicts.mean() for verdicts in by_seed]
+    if len(set(shares)) == 1:
         return metrics.accuracy(by_seed[0])
-    found = metrics.student_t([100 * verdicts.mean() for verdicts in by_seed])
+    found = metrics.student_t(shares)
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
 
 

@@ -144,18 +144,21 @@ def sample_set(
     feature: str,
     judge: Extractor,
     folder: Path | str,
+    max_gradient: float | None = None,
+    origin: starts.Start | None = None,
 ) -> dict[str, np.ndarray]:
     """Generate one set in `folder`, score it against `reference`, and keep what the records need of it.
 
     Arrays: `images` (≤ 1,000, C, H, W) uint8, the first, with their classes `y`; `joint`, `marginal` (N,) energies at
-    the end; `moved` (N,), the L2 distance from x_0 to the end, in the pixel range; `agrees` (N,) bool, whether the
-    judge sees the class asked for; `seconds` of generating; `scores` and `diversity`, text that `scores_of` and
-    `diversity_of` read. Diversity is in pixels, against the same real images.
+    the end; `moved` (N,), the L2 distance to the end from x_0, or from the draw of `origin`, in the pixel range;
+    `agrees` (N,) bool, whether the judge sees the class asked for; `seconds` of generating; `scores` and `diversity`,
+    text that `scores_of` and `diversity_of` read. Diversity is in pixels, against the same real images. `max_gradient`
+    as in `generation.generate`.
     """
     made = generation.generate(
         network, start, y=y, index=index, seed=seed, energy=energy, step_size=step_size, momentum=momentum,
-        noise_std=noise_std, n_steps=n_steps, gradient="plain", stop="steps", targets=None, batch_size=batch_size,
-        folder=folder,
+        noise_std=noise_std, n_steps=n_steps, gradient="plain", stop="steps", targets=None, max_gradient=max_gradient,
+        batch_size=batch_size, folder=folder,
     )  # fmt: skip
     found = image_quality.scores(
         made.images, reference, extractor=extractor, feature=feature, seed=seed, batch_size=batch_size,
@@ -168,7 +171,7 @@ def sample_set(
         "y": made.y[:KEPT],
         "joint": made.joint,
         "marginal": made.marginal,
-        "moved": _moved(start, made, seed=seed, batch_size=batch_size),
+        "moved": _moved(origin or start, made, seed=seed, batch_size=batch_size),
         "agrees": (agreed.predicted.cpu() == y.cpu()).numpy(),
         "seconds": np.array(made.seconds),
         "scores": np.array(_text(found)),

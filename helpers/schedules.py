@@ -40,11 +40,17 @@ def at(step: int, *, entry: Mapping[str, Any], n_steps: int, steps_per_epoch: in
     """(learning rate, momentum) of a recipe at `step` of 0 … n_steps − 1.
 
     "one_cycle": see there. "step": learning_rate × decay^(milestones reached), milestones in finished epochs.
-    "constant": learning_rate. Raises ValueError for another name.
+    "constant": learning_rate. The last two rise over the first `warmup_steps` s, by (step + 1)/s. Raises ValueError for
+    another name.
+
+    >>> entry = {"schedule": "constant", "learning_rate": 1.0, "warmup_steps": 4}
+    >>> [at(k, entry=entry, n_steps=9, steps_per_epoch=3)[0] for k in (0, 3, 8)]
+    [0.25, 1.0, 1.0]
     """
     rate, momentum = entry["learning_rate"], entry.get("momentum")
     if entry["schedule"] == "one_cycle":
         return one_cycle(step, n_steps=n_steps, learning_rate=rate, pct_start=entry["pct_start"], momentum=momentum)
+    rate *= min(1.0, (step + 1) / (entry.get("warmup_steps") or 1))
     if entry["schedule"] == "step":
         reached = sum(step // steps_per_epoch >= m for m in entry["milestones"])
         return rate * entry["decay"] ** reached, momentum or 0.0

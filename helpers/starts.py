@@ -18,7 +18,10 @@ from torch import Tensor
 from helpers import checks, exact_products, noise
 from helpers.data import ImageSet
 
-JITTER_STD = 0.01  # in [0, 1] units: the 1e-4 I that JEM++ (Yang, Su & Ji, 2021) adds to a class's covariance
+# σ of the white noise that is added to a class's covariance, in [0, 1] units. Both add 1e-4 I: Santurkar et al. (2019)
+# to images in [0, 1], JEM++ (Yang, Su & Ji, 2021) to images in [−1, 1], where 0.01 is half as much of the range.
+SANTURKAR_JITTER_STD = 0.01
+JEMPP_JITTER_STD = 0.005
 
 
 class Start(Protocol):
@@ -132,18 +135,20 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class ClassGaussian:
-    """x_0 ~ N(μ_y, Σ_y + 0.01² I), clipped, with the class's full covariance Σ_y, which is never formed.
+    """x_0 ~ N(μ_y, Σ_y + σ² I), clipped, with the class's full covariance Σ_y, which is never formed.
 
-        x_0 = clip(μ_y + X_yᵀ z / √N_y + 0.01 ε, 0, 1),    z ~ N(0, I) of N_y numbers, ε ~ N(0, I)
+        x_0 = clip(μ_y + X_yᵀ z / √N_y + σ ε, 0, 1),    z ~ N(0, I) of N_y numbers, ε ~ N(0, I)
 
     X_y (N_y, C·H·W) are the class's images in [0, 1] less their mean, so X_yᵀ z / √N_y has covariance X_yᵀ X_y / N_y
     (Santurkar et al., 2019; JEM++, Yang, Su & Ji, 2021). `pixels` (N_y, C, H, W) uint8 and `mean` (K, C·H·W) float64
-    of each class. A batch goes through all images of each of its classes: few classes in a batch are faster.
+    of each class; σ is `jitter_std`, SANTURKAR_JITTER_STD or JEMPP_JITTER_STD of this module. A batch goes through all
+    images of each of its classes: few classes in a batch are faster.
     """
 
     name: ClassVar[str] = "class_gaussian"
     pixels: tuple[Tensor, ...]
     mean: Tensor
+    jitter_std: float
 
     def draw(self, y: Tensor, key: noise.Key) -> Tensor:
         """First images (B, C, H, W); see `Start.draw`."""
@@ -154,6 +159,6 @@ class ClassGaussian:
         for k, batch in by_class(y):
             flat, mean = self.pixels[k].flatten(1).to(y.device), self.mean[k].to(y.device)
             along = exact_products.combination(grid_normal(z.rows(batch), len(flat)), flat, mean=mean)
-            jitter = JITTER_STD * epsilon.rows(batch).normal(mean.shape, dtype=torch.float64)
+            jitter = self.jitter_std * epsilon.rows(batch).normal(mean.shape, dtype=torch.float64)
             x[batch] = as_images(mean + along / math.sqrt(len(flat)) + jitter, (c, h, w))
         return x

@@ -36,8 +36,13 @@ METHODS = {
     "trades": "#228833",
     "madry": "#C0458C",
     "sat": "#C0458C",  # as paper 1 calls Madry's training
+    "jempp": "#882255",
+    "jem++": "#882255",
+    "robust jem-energy": "#44AA99",
+    "single robust": "#C0458C",  # trained as madry is
     "standard": "#333333",
     "robust": "#6699CC",
+    "jem": "#997700",  # after all that are called so and more
 }
 DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 OTHERS = ("#6699CC", "#997700", "#994455", "#004488", "#EECC66", "#44AA99", "#882255", "#DDCC77")
@@ -89,7 +94,12 @@ LABELS = {
     "class_mean": "class mean",
     "beta": "β",
     "energy_penalty": "penalty",
+    "jem": "JEM",
+    "jempp": "JEM++",
+    "robust_jem": "Robust JEM",
+    "robust_classifier": "Robust classifier",
     "kid": "KID",
+    "inception_score": "Inception score",
     "frechet_distance": "Fréchet distance",
     "class_agreement": "class agreement (%)",
     "diversity": "diversity (real: 1)",

@@ -1,6 +1,6 @@
 """One readable training loop: any objective, any schedule, and exact resume.
 
-`fit` trains a recipe of networks.yaml with SGD. Everything that is drawn is a function of (seed, epoch, image), so a
+`fit` trains a recipe of networks.yaml with SGD or Adam. All that is drawn is a function of (seed, epoch, image), so a
 run killed anywhere and started again ends with the same bits as an undisturbed one (same machine, same threads):
 images are shuffled by a generator seeded from (seed, epoch), augmented and attacked with keyed noise, and the
 checkpoint holds network, optimiser, moving average, history and torch's generators.
@@ -8,23 +8,24 @@ checkpoint holds network, optimiser, moving average, history and torch's generat
 
 from __future__ import annotations
 
-import copy
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from helpers import augment, checkpoints, data, models, objectives, schedules
-from helpers.checkpoints import below, say, with_prefix
+from helpers import augment, batch_norm, data, jem, models, objectives, rollback, schedules, training_state
+from helpers.checkpoints import say
 from helpers.context import deterministic
 from helpers.history import History, monitor
 from helpers.parameters import Recipe
+from helpers.training_state import Run
 
 __all__ = ["Datasets", "History", "Progress", "datasets", "fit"]
 
@@ -106,90 +107,6 @@ class _InBfloat16(nn.Module):
             return self.network(x).float()
 
 
-@dataclass
-class _Run:
-    """All that changes while a network trains, and therefore all that a checkpoint holds."""
-
-    network: models.Network
-    optimizer: torch.optim.SGD
-    average: models.Network | None  # exponential moving average of the weights
-    step: int = 0  # finished steps
-    sums: dict[str, float] = field(default_factory=lambda: dict(_NOTHING))  # of the running epoch
-    history: History = field(default_factory=History)
-    seconds: float = 0.0
-
-    @property
-    def result(self) -> models.Network:
-        return self.network if self.average is None else self.average
-
-
-_NOTHING: dict[str, float] = {"loss": 0.0, "wrong": 0, "images": 0, "gradient": 0.0, "steps": 0}
-
-
-# ---- the checkpoint ----
-
-
-def _identity(recipe: Recipe, seed: int) -> dict[str, Any]:
-    return {"name": recipe.name, "seed": seed, "digest": recipe.digest(seed)}
-
-
-def _momenta(run: _Run) -> dict[str, Tensor]:
-    state = run.optimizer.state
-    pairs = ((name, state[p].get("momentum_buffer")) for name, p in run.network.named_parameters() if p in state)
-    return {name: buffer for name, buffer in pairs if buffer is not None}
-
-
-def _save(run: _Run, path: Path, identity: Mapping[str, Any]) -> None:
-    tensors = {
-        **with_prefix("network", run.network.state_dict()),
-        **with_prefix("momentum", _momenta(run)),
-        **with_prefix("history", run.history.tensors()),
-        "generator/cpu": torch.get_rng_state(),
-    }
-    if run.average is not None:
-        tensors |= with_prefix("average", run.average.state_dict())
-    device = next(run.network.parameters()).device
-    if device.type == "cuda":
-        tensors["generator/cuda"] = torch.cuda.get_rng_state(device)
-    facts = {"step": run.step, "sums": run.sums, "scalars": run.history.scalars, "seconds": run.seconds}
-    checkpoints.save(path, tensors, {**facts, "identity": dict(identity)})
-
-
-def _resume(run: _Run, path: Path, identity: Mapping[str, Any]) -> None:
-    """Put `run` where the checkpoint at `path` left off. A damaged or foreign one is set aside, and said so."""
-    try:
-        tensors, facts = checkpoints.load(path)
-        if facts.get("identity") != identity:
-            raise ValueError(f"expected a checkpoint of {identity}, got one of {facts.get('identity')}")
-        fill(run.network, below("network", tensors))
-        if run.average is not None:
-            fill(run.average, below("average", tensors))
-        buffers = below("momentum", tensors)
-        for name, p in run.network.named_parameters():
-            if name in buffers:
-                run.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(buffers[name])
-        run.step, run.sums, run.seconds = facts["step"], facts["sums"], facts["seconds"]
-        run.history = History.restore(facts["scalars"], below("history", tensors))
-        torch.set_rng_state(tensors["generator/cpu"])
-        if "generator/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["generator/cuda"], next(run.network.parameters()).device)
-    except (ValueError, KeyError, RuntimeError, TypeError) as error:
-        kept = checkpoints.set_aside(path)
-        raise _UnusableCheckpoint(f"{error}. Kept as {kept}; training starts anew.") from error
-
-
-class _UnusableCheckpoint(Exception):
-    """A checkpoint that was set aside; `fit` starts from the beginning."""
-
-
-def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """`load_state_dict`, strict, with one line instead of a page where it does not fit."""
-    try:
-        module.load_state_dict(dict(tensors), strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"expected tensors of {type(module).__name__}, got others: {str(error)[:300]}") from error
-
-
 # ---- the loop ----
 
 
@@ -209,18 +126,15 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
             flags.fill_uninitialized_memory = filled
 
 
-def _start(entry: Mapping[str, Any], sets: Datasets, *, device: torch.device) -> _Run:
+def _begun(recipe: Recipe, seed: int, sets: Datasets, *, device: torch.device) -> Run:
+    """A run before its first step; torch's generators are seeded first, so that it is the same one every time."""
+    torch.manual_seed(derived(seed, "global"))
+    entry = recipe.entry
     network = build(entry, sets.train.shape, sets.train.num_classes).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=entry["learning_rate"],
-        momentum=0.9,  # set anew before every step, as is the rate; SGD only needs to know that there is one
-        weight_decay=entry.get("weight_decay") or 0.0,
-        nesterov=bool(entry.get("nesterov")),
-    )
-    average = copy.deepcopy(network).requires_grad_(False).eval() if entry.get("ema") else None
-    return _Run(network, optimizer, average)
+    for layer in batch_norm.layers(network) if entry.get("batch_norm_momentum") else ():
+        layer.momentum = entry["batch_norm_momentum"]
+    memory = jem.Memory.begun(entry, sets.train, seed=seed) if entry["objective"] == jem.OBJECTIVE else None
+    return training_state.begun(entry, network, memory=memory)
 
 
 def _gradient_norm(network: nn.Module) -> Tensor:
@@ -237,17 +151,37 @@ def _follow(average: nn.Module, network: nn.Module, *, decay: float) -> None:
         kept.copy_(b)
 
 
+def _images(images: data.ImageSet, rows: Tensor, *, entry: Mapping[str, Any], seed: int, epoch: int) -> Tensor:
+    """Augmented images (B, C, H, W) of some rows, float32 in [0, 1]."""
+    given: dict[str, Any] = {"seed": seed, "index": images.index[rows], "epoch": epoch}
+    pixels = augment.augment(entry.get("augment") or "none", images.pixels[rows], **given)
+    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def _outcome(
+    run: Run, seen: nn.Module, rows: tuple[Tensor, ...], *, sets: Datasets, entry: Mapping[str, Any], seed: int,
+    epoch: int,
+) -> objectives.Outcome:  # fmt: skip
+    """The objective on these rows: those that are classified and, of JEM, those that p(x) sees."""
+    index, y = sets.train.index[rows[0]], sets.train.labels[rows[0]]
+    if run.memory is None:
+        x = _images(sets.train, rows[0], entry=entry, seed=seed, epoch=epoch)
+        return objectives.evaluate(seen, x, y, entry=entry, seed=seed, index=index, epoch=epoch)
+    own, other = run.memory.seed, derived(run.memory.seed, "p(x)") % 2**32
+    batch = jem.Batch(
+        _images(sets.train, rows[0], entry=entry, seed=own, epoch=epoch), y, index,
+        _images(sets.train, rows[1], entry=entry, seed=other, epoch=epoch), sets.train.index[rows[1]],
+    )  # fmt: skip
+    return jem.evaluate(seen, batch, run.memory, entry=entry, epoch=epoch, step=run.step)
+
+
 def _train_step(
-    run: _Run, seen: nn.Module, *, rows: Tensor, sets: Datasets, entry: Mapping[str, Any], seed: int, epoch: int
-) -> float:
-    """One step of SGD on these rows; returns the loss. `seen` is the network, perhaps in bfloat16."""
-    index, y = sets.train.index[rows], sets.train.labels[rows]
-    pixels = augment.augment(
-        entry.get("augment") or "none", sets.train.pixels[rows], seed=seed, index=index, epoch=epoch
-    )
-    x = (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+    run: Run, seen: nn.Module, *, rows: tuple[Tensor, ...], sets: Datasets, entry: Mapping[str, Any], seed: int,
+    epoch: int,
+) -> float:  # fmt: skip
+    """One step of the optimiser on these rows; returns the loss. `seen` is the network, perhaps in bfloat16."""
     seen.train()
-    outcome = objectives.evaluate(seen, x, y, entry=entry, seed=seed, index=index, epoch=epoch)
+    outcome = _outcome(run, seen, rows, sets=sets, entry=entry, seed=seed, epoch=epoch)
     loss = outcome.loss.mean()
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -255,62 +189,108 @@ def _train_step(
     for what, number in (("training loss", value), ("gradient norm", norm)):
         if number - number != 0:  # NaN or infinite
             raise FloatingPointError(f"{what} is {number} at step {run.step + 1} (epoch {epoch + 1})")
+    if run.memory is not None:
+        jem.watched(run.memory, outcome, norm)
     run.optimizer.step()
     run.step += 1
     if run.average is not None:
         _follow(run.average, run.network, decay=entry["ema"])
-    parts = {"loss": value * len(y), "wrong": int(outcome.wrong.sum()), "images": len(y), "gradient": norm, "steps": 1}
-    run.sums = {name: run.sums[name] + part for name, part in parts.items()}
+    n = len(outcome.loss)
+    parts = {"loss": value * n, "wrong": int(outcome.wrong.sum()), "images": n, "gradient": norm, "steps": 1}
+    parts |= {f"term {name}": float(term.sum()) for name, term in outcome.terms.items()}
+    run.sums = {name: run.sums.get(name, 0.0) + part for name, part in parts.items()}
     return value
 
 
-def _finish_epoch(run: _Run, sets: Datasets, *, entry: Mapping[str, Any], seed: int, epoch: int) -> None:
+def _evaluated(run: Run, sets: Datasets) -> models.Network:
+    """The network as it is measured and returned: of JEM with the batch-norm averages of the training images."""
+    return run.result if run.memory is None else batch_norm.settled(run.result, sets.train, batch_size=MONITOR_BATCH)
+
+
+def _finish_epoch(run: Run, sets: Datasets, *, entry: Mapping[str, Any], seed: int, epoch: int) -> None:
     """Measure the probe and add a row to the history."""
     s, group = run.sums, run.optimizer.param_groups[0]
     scalars: dict[str, Any] = {
         "epoch": epoch + 1,
         "step": run.step,
         "learning_rate": group["lr"],
-        "momentum": group["momentum"],
+        "momentum": group.get("momentum"),
         "train_loss": s["loss"] / s["images"],
         "train_error": 100 * s["wrong"] / s["images"],
         "gradient_norm": s["gradient"] / s["steps"],
     }
+    scalars |= {name.removeprefix("term "): s[name] / s["images"] for name in s if name.startswith("term ")}
     rows: dict[str, Any] = {}
     n = entry.get("monitor_n_images")
     if n:
+        network = _evaluated(run, sets)
         probes = {"train": sets.train.first(n), "test": sets.test.first(n)}
-        measured, rows = monitor(run.result, probes, entry=entry, seed=seed, batch_size=MONITOR_BATCH)
+        measured, rows = monitor(network, probes, entry=entry, seed=seed, batch_size=MONITOR_BATCH)
         scalars |= measured
+        if run.memory is not None:
+            scalars |= jem.followed(network, run.memory, sets.test.first(n))
     run.history.append(scalars, rows)
-    run.sums = dict(_NOTHING)
+    run.sums = dict(training_state.NOTHING)
 
 
-def _epochs(run: _Run, sets: Datasets, *, recipe: Recipe, seed: int, folder: Path, callback: Callback | None) -> None:
+def _orders(run: Run, sets: Datasets, *, size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+    """The rows of each step of an epoch; of JEM a second order of the same images for p(x)."""
+    purposes = ("shuffle",) if run.memory is None else ("shuffle", "shuffle p(x)")
+    own = seed if run.memory is None else run.memory.seed
+    generators = [torch.Generator().manual_seed(derived(own, purpose, epoch)) for purpose in purposes]
+    return zip(*(data.batches(sets.train, batch_size=size, generator=g) for g in generators), strict=True)
+
+
+def _epochs(run: Run, sets: Datasets, *, recipe: Recipe, seed: int, folder: Path, callback: Callback | None) -> None:
     """Train from `run.step` to the end, with a checkpoint every `checkpoint_every` steps and after each epoch."""
     entry, n, size = recipe.entry, len(sets.train), recipe.entry["batch_size"]
     per_epoch = -(-n // size)
     n_steps = entry["epochs"] * per_epoch
     every = entry.get("checkpoint_every") or n_steps
-    device = sets.train.labels.device
+    device, whose = sets.train.labels.device, training_state.identity(recipe, seed)
     seen = _InBfloat16(run.network, device) if entry.get("precision") == "bfloat16" else run.network
     started, before = time.monotonic(), run.seconds
     while run.step < n_steps:
         epoch, done = divmod(run.step, per_epoch)
-        generator = torch.Generator().manual_seed(derived(seed, "shuffle", epoch))
-        for k, rows in enumerate(data.batches(sets.train, batch_size=size, generator=generator)):
+        for k, rows in enumerate(_orders(run, sets, size=size, seed=seed, epoch=epoch)):
             if k < done:
                 continue
             rate, momentum = schedules.at(run.step, entry=entry, n_steps=n_steps, steps_per_epoch=per_epoch)
-            run.optimizer.param_groups[0].update(lr=rate, momentum=momentum)
+            group = run.optimizer.param_groups[0]
+            group.update({"lr": rate} | ({"momentum": momentum} if "momentum" in group else {}))
             loss = _train_step(run, seen, rows=rows, sets=sets, entry=entry, seed=seed, epoch=epoch)
+            run.seconds = before + time.monotonic() - started
             if k + 1 == per_epoch:
                 _finish_epoch(run, sets, entry=entry, seed=seed, epoch=epoch)
+                if run.memory is not None:
+                    rollback.keep(run, folder, whose)
             if k + 1 == per_epoch or run.step % every == 0:
-                run.seconds = before + time.monotonic() - started
-                _save(run, folder / CHECKPOINT, _identity(recipe, seed))
+                training_state.save(run, folder / CHECKPOINT, whose)
             if callback is not None:
                 callback(Progress(run.step, n_steps, epoch + 1, entry["epochs"], loss, run.history))
+
+
+def _trained(
+    run: Run, sets: Datasets, *, recipe: Recipe, seed: int, folder: Path, callback: Callback | None,
+    begin: Callable[[], Run],
+) -> Run:  # fmt: skip
+    """The run at its end: the last step, or where it was given up after too many divergences (of JEM)."""
+    per_epoch, whose = -(-len(sets.train) // recipe.entry["batch_size"]), training_state.identity(recipe, seed)
+    while not run.stopped:
+        try:
+            _epochs(run, sets, recipe=recipe, seed=seed, folder=folder, callback=callback)
+            return run
+        except FloatingPointError as error:
+            if run.memory is None:
+                raise FloatingPointError(f"{recipe.name}, seed {seed}: {error}") from error
+            run = rollback.back(
+                run, error, begin=begin, folder=folder, whose=whose, seed=seed, epoch=run.step // per_epoch + 1,
+                max_rollbacks=recipe.entry["max_rollbacks"],
+            )  # fmt: skip
+            training_state.save(run, folder / CHECKPOINT, whose)
+            next_is = "given up" if run.stopped else f"going on from step {run.step} with other noise"
+            say(f"{recipe.name}, seed {seed}: diverged ({error}); {next_is}")
+    return run
 
 
 def fit(
@@ -322,9 +302,9 @@ def fit(
     callback: Callback | None = None,
     sets: Datasets | None = None,
 ) -> tuple[models.Network, History]:
-    """Train a recipe with SGD: the network in eval mode (its moving average where `ema` > 0), and its history.
+    """Train a recipe: the network in eval mode (its moving average where `ema` > 0), and its history.
 
-        v ← m v + (∇L + λ θ),   θ ← θ − η v    (with `nesterov`: θ ← θ − η (∇L + λ θ + m v))
+        v ← m v + (∇L + λ θ),   θ ← θ − η v    (SGD; with `nesterov`: θ ← θ − η (∇L + λ θ + m v); or Adam)
 
     η and m follow the recipe's schedule (`schedules.at`), λ is `weight_decay`, L the mean of the objective's
     per-sample loss over the batch. The last network is returned, not the one that did best somewhere.
@@ -333,8 +313,10 @@ def fit(
     for bit; a damaged or foreign one is set aside with a suffix, which is said on stderr. `sets` are the data, by
     default those that the recipe names; what it leaves out of them (`removed`) is the caller's affair (`zoo`), since
     that takes another network. `callback(Progress)` sees every step after its checkpoint.
-    Raises FloatingPointError with step and value when loss or gradient stop being finite, and ValueError for a recipe
-    that leaves images out where no `sets` are given.
+    The objective jem keeps a replay buffer in the checkpoint, leaves it in `folder` (`jem.keep`) and, where it
+    diverges, goes back and on with other noise; the history's events say so (`divergence`, `rollback`). Other
+    objectives raise FloatingPointError with step and value when loss or gradient stop being finite. ValueError for a
+    recipe that leaves images out where no `sets` are given.
     """
     device = torch.device(device)
     if sets is None and recipe.reference is not None:
@@ -344,17 +326,18 @@ def fit(
     # torchvision's max pooling has no deterministic backward on CUDA.
     strict = device.type == "cpu" or not recipe.entry["architecture"].startswith(models.TORCHVISION_PREFIX)
     with _own_randomness(seed, device), deterministic() if strict else nullcontext():
-        run = _start(recipe.entry, sets, device=device)
+        begin = functools.partial(_begun, recipe, seed, sets, device=device)
+        run = begin()
         if (folder / CHECKPOINT).exists():
             try:
-                _resume(run, folder / CHECKPOINT, _identity(recipe, seed))
+                training_state.load(run, folder / CHECKPOINT, training_state.identity(recipe, seed), seed=seed)
                 say(f"{recipe.name}, seed {seed}: going on after step {run.step}")
-            except _UnusableCheckpoint as error:
+            except training_state.UnusableCheckpoint as error:
                 say(f"{recipe.name}, seed {seed}: checkpoint not usable: {error}")
-                torch.manual_seed(derived(seed, "global"))
-                run = _start(recipe.entry, sets, device=device)
-        try:
-            _epochs(run, sets, recipe=recipe, seed=seed, folder=folder, callback=callback)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{recipe.name}, seed {seed}: {error}") from error
-    return run.result.eval(), run.history
+                run = begin()
+        run = _trained(run, sets, recipe=recipe, seed=seed, folder=folder, callback=callback, begin=begin)
+        network = _evaluated(run, sets).eval()
+    if run.memory is not None:
+        jem.keep(run.memory, folder)
+        rollback.sweep(folder)
+    return network, run.history

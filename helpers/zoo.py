@@ -27,7 +27,21 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from helpers import checkpoints, context, data, files, foreign, metrics, models, parameters, removal, shipped, train
+from helpers import (
+    checkpoints,
+    context,
+    data,
+    files,
+    foreign,
+    jem,
+    metrics,
+    models,
+    parameters,
+    removal,
+    shipped,
+    train,
+    training_state,
+)
 from helpers import history as histories
 from helpers.checkpoints import say
 from helpers.foreign import wrap
@@ -76,6 +90,13 @@ def history(name: str, *, profile: str, seed: int = 0) -> History:
         raise ValueError(f"expected a network trained here, got {name}, whose source is {recipe.entry['source']}")
     _ensure(recipe, seed)
     return History.load(recipe.folder(seed))
+
+
+def buffer(name: str, *, profile: str, seed: int = 0) -> data.ImageSet:
+    """The replay buffer that a network with objective jem was left with; ValueError for another network."""
+    recipe = _recipe(name, profile=profile, seed=seed)
+    _ensure(recipe, seed)
+    return jem.buffer_in(recipe.folder(seed), dataset(name, profile=profile, split="train"))
 
 
 def histories_of(names: Iterable[str], *, profile: str) -> dict[tuple[str, int], History]:
@@ -132,7 +153,7 @@ def _load(recipe: Recipe, folder: Path, facts: Mapping[str, Any]) -> models.Netw
     with torch.random.fork_rng(devices=[]):  # building draws first weights, which nobody will see
         network = train.build(recipe.entry, (shape[0], shape[1], shape[2]), num_classes)
     tensors, _ = checkpoints.load(folder / WEIGHTS)
-    train.fill(network, tensors)
+    training_state.fill(network, tensors)
     return network.eval()
 
 
@@ -150,7 +171,7 @@ def _ensure(recipe: Recipe, seed: int) -> tuple[dict[str, Any], models.Network]:
             found = _ready(recipe, seed)
         except _Damaged as damage:
             found = None
-            aside = [checkpoints.set_aside(folder / n) for n in (CARD, WEIGHTS, *histories.FILES)]
+            aside = [checkpoints.set_aside(folder / n) for n in (CARD, *_files(folder))]
             say(f"{damage}. Set aside as {', '.join(a.name for a in aside if a)}; made again.")
         if found is None:
             if not shipped.adopt(recipe, seed):
@@ -189,6 +210,7 @@ def _make(recipe: Recipe, seed: int) -> None:
     folder, entry, started = recipe.folder(seed), recipe.entry, time.monotonic()
     files.sweep(folder)
     written: dict[str, str] = {}
+    course: dict[str, Any] = {}
     if entry["source"] == "train":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         sets, removed = _sets(recipe, seed, device=device)
@@ -196,7 +218,8 @@ def _make(recipe: Recipe, seed: int) -> None:
             network, curves = train.fit(recipe, seed, folder=folder, device=device, callback=callback, sets=sets)
         checkpoints.save(folder / WEIGHTS, network.state_dict(), {"digest": recipe.digest(seed)})
         curves.save(folder)
-        written = {name: files.sha256(folder / name) for name in (WEIGHTS, *histories.FILES)}
+        written = {name: files.sha256(folder / name) for name in _files(folder)}
+        course = _course(curves)
         test, facts = sets.test, {"n_train": len(sets.train), "train_checksum": sets.train.checksum, **removed}
     else:
         network = foreign.build(entry)
@@ -214,11 +237,24 @@ def _make(recipe: Recipe, seed: int) -> None:
         "n_parameters": sum(p.numel() for p in network.parameters()),
         "data": facts,
         "accuracy": _accuracies(network, test.to(device), entry=entry, seed=seed),
+        **course,
         "files": written,
         "provenance": {**provenance(), "trained_on": str(device), "seconds": round(time.monotonic() - started, 2)},
     }
     files.write_json(folder / CARD, about)
     (folder / train.CHECKPOINT).unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[str]:
+    """What a finished training leaves: weights, history and, of JEM, the replay buffer."""
+    return [WEIGHTS, *histories.FILES, *(name for name in (jem.BUFFER,) if (folder / name).exists())]
+
+
+def _course(curves: History) -> dict[str, Any]:
+    """A card's facts about the course of a training: its divergences, and whether it was given up after them."""
+    events = curves.events
+    gave_up = bool(events and events[-1]["gave_up"])
+    return {"training": {"epochs": curves.n_epochs, "events": events, "gave_up": gave_up}}
 
 
 def _sets(recipe: Recipe, seed: int, *, device: torch.device) -> tuple[train.Datasets, dict[str, Any]]:
@@ -273,7 +309,7 @@ def ship(name: str, *, profile: str, seed: int) -> Path:
         raise ValueError(f"expected a network trained here, got {name}, whose source is {recipe.entry['source']}")
     facts, network = _ensure(recipe, seed)
     state = shipped.rounded(network)
-    train.fill(network, state)
+    training_state.fill(network, state)
     accuracy = _accuracies(network, train.dataset(recipe.entry, "test"), entry=recipe.entry, seed=seed)
     return shipped.write(recipe, seed, state=state, card={**facts, "accuracy": accuracy})
 

@@ -13,7 +13,7 @@ import torch
 from runs import Run
 from torch import Tensor, nn
 
-from helpers import arrays, data, energies, files, generation, noise, parts, samplers
+from helpers import arrays, data, energies, files, generation, noise, parts, proximal, samplers
 from helpers.parameters import ROOT
 
 N, K, SHAPE = 11, 5, (1, 6, 6)
@@ -190,6 +190,25 @@ def test_a_trajectory_is_that_of_the_generated_images(tmp_path):
     assert none["pictures"].shape == (0, N, *SHAPE)
 
 
+def test_with_a_clamped_gradient_both_are_proximal_sgld(tmp_path):
+    network, options = Network(), {"momentum": 0.0, "max_gradient": 0.01, "step_size": 2.0}
+    kept = ("step_size", "max_gradient", "noise_std", "n_steps")
+    given = SETTINGS | options
+    key, y = noise.Key(3, "generation/noise", SETTINGS["index"]), SETTINGS["y"]
+    x_0 = by_hand(network, n_steps=0)
+    x = proximal.proximal_sgld(
+        samplers.energy_of(network, "joint"), x_0, y, key=key, **{name: given[name] for name in kept}
+    )
+    made = generate(tmp_path, network, **options, batch_size=N)
+    assert arrays.identical(np.array(made.images), generation.pixels(x).numpy())
+    watched = {name: value for name, value in given.items() if name != "batch_size"}
+    seen = generation.trajectory(network, START, **watched, picture_steps=(6,))
+    assert arrays.identical(seen["pictures"][0], np.array(made.images))
+    assert not np.array_equal(
+        made.images, generate(tmp_path / "plain", network, **options | {"max_gradient": None}).images
+    )
+
+
 def energy_of(network, name, x):
     return samplers.energy_of(network, name)(x, SETTINGS["y"]).detach().numpy()
 
@@ -310,6 +329,7 @@ def altered():
         ({"stop": "energy", "targets": torch.zeros(K)}, "stop: 'steps' there, 'energy' here; .*targets: None there"),
         ({"precision": "bfloat16"}, r"\(precision: "),
         ({"max_step": 0.1}, r"\(max_step: None there, 0.1 here\)"),
+        ({"max_gradient": 2.0}, r"\(max_gradient: None there, 2.0 here\)"),
     ],
 )
 def test_a_folder_of_another_generation_is_refused(changes, said, tmp_path):
@@ -322,7 +342,15 @@ def test_a_folder_of_another_generation_is_refused(changes, said, tmp_path):
 def test_every_setting_is_part_of_what_a_folder_is_of(tmp_path):
     generate(tmp_path)
     known = files.read_json(tmp_path / "config.json")
-    assert set(SETTINGS) | {"network", "start", "start_digest", "tolerance", "max_step", "precision"} <= set(known)
+    others = {"network", "start", "start_digest", "tolerance", "max_step", "max_gradient", "precision"}
+    assert set(SETTINGS) | others <= set(known)
+
+
+def test_a_folder_from_before_the_clamp_of_gradients_is_one_without_it(tmp_path):
+    whole = generate(tmp_path)
+    known = files.read_json(tmp_path / "config.json")
+    files.write_json(tmp_path / "config.json", {key: value for key, value in known.items() if key != "max_gradient"})
+    assert same(generate(tmp_path), whole)
 
 
 def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):

@@ -180,11 +180,14 @@ def test_uniform_has_the_moments_of_a_uniform_distribution(fitted):
     assert x.var().item() == pytest.approx(1 / 12, abs=4 * ((1 / 80 - 1 / 144) / n) ** 0.5)
 
 
-def test_class_gaussian_has_the_mean_and_the_full_covariance_of_the_class():
+@pytest.mark.parametrize("std", [None, starts.JEMPP_JITTER_STD])
+def test_class_gaussian_has_the_mean_and_the_full_covariance_of_the_class(std):
     images = toy(n=5)  # so few that N and N − 1 differ, and that two of six directions have the jitter alone
-    x = many(initialisers.fit("class_gaussian", images, folder=None))
+    start = initialisers.fit("class_gaussian", images, folder=None)
+    x = many(start if std is None else dataclasses.replace(start, jitter_std=std))
+    jitter_variance = 1e-4 if std is None else std**2
     n, mean = len(x), images.images().flatten(1).double().mean(0)
-    expected = centred(images).T @ centred(images) / len(images) + 1e-4 * torch.eye(6)
+    expected = centred(images).T @ centred(images) / len(images) + jitter_variance * torch.eye(6)
     variance = expected.diag()
     assert ((x.mean(0) - mean).abs() <= 4 * (variance / n).sqrt()).all()
     # An entry's standard error is √((Σ_ii Σ_jj + Σ_ij²)/n).
@@ -193,7 +196,12 @@ def test_class_gaussian_has_the_mean_and_the_full_covariance_of_the_class():
     assert (expected.abs() > 3 * four_sigma).sum() > 20  # most entries would be missed if they were taken for 0
     empty = torch.linalg.eigh(expected).eigenvectors[:, :2]
     jitter = (x @ empty).var(0)
-    assert (jitter / 1e-4 - 1).abs().max() <= 4 * (2 / n) ** 0.5
+    assert (jitter / jitter_variance - 1).abs().max() <= 4 * (2 / n) ** 0.5
+
+
+def test_jitters_are_1e_4_of_the_variance_in_the_range_of_each_source():
+    assert pytest.approx(1e-4) == starts.SANTURKAR_JITTER_STD**2
+    assert pytest.approx(1e-4) == (2 * starts.JEMPP_JITTER_STD) ** 2  # [−1, 1] is twice as long
 
 
 @pytest.mark.parametrize(("std", "name"), [(0.05, "class_mean"), (0.02, "images")])

@@ -9,7 +9,7 @@ import pytest
 import trees
 import yaml
 
-from helpers import ledger, parameters, records, settings
+from helpers import hybrid_methods, ledger, parameters, records, settings
 from helpers.parameters import ROOT
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -46,6 +46,7 @@ def test_the_notebooks_of_this_project_are_all_here():
         "03_weat",
         "04_generation",
         "05_generation_ablations",
+        "07_hybrid_evaluation",
     } <= set(NOTEBOOKS)
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
@@ -115,6 +116,8 @@ def test_every_parameter_is_used(profile, name):
         used |= {role for claim in ledger.read() for role in claim.roles}
     if name == "05_generation_ablations":  # its knobs, of which it takes what the ablations ask for
         used |= {*settings.LISTS.values(), "l2_step_sizes", "start_noise_std", "energy_tolerance"}
+    if name == "06_robust_jem":  # of which its methods are made
+        used |= set(hybrid_methods.KNOBS)
     assert set(values) <= used
 
 
@@ -162,6 +165,18 @@ EXPECTED = {
     "03_weat": {"robustness", "health", "weights", "ablation", "removal"},
     "04_generation": {"grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
     "05_generation_ablations": {"settings", "best"},
+    "06_robust_jem": {"training", "quality", "grids", "samplers", "knobs", "phases"},
+    "07_hybrid_evaluation": {
+        "calibration",
+        "detection",
+        "curves",
+        "robustness",
+        "health",
+        "energies",
+        "nearest",
+        "gallery",
+        "refinement",
+    },
     "12_claims": {"claims"},
 }
 

@@ -43,6 +43,16 @@ DRAWN = {
         pd.DataFrame({"x": ["a", "b"], "by": "trades", "value": 1.0, "low": [0.5, np.nan], "high": [2.0, np.nan]}),
         x="x", by="by", x_label="x", y_label="ΔE (nat)",
     ),
+    "reliability": lambda: plots.reliability(
+        pd.DataFrame({"low": [0, 50], "high": [50, 100], "count": [2, 3], "confidence": [40.0, 80.0],
+                      "accuracy": [50.0, 100.0], "accuracy_low": [9.0, 44.0], "accuracy_high": [91.0, 100.0],
+                      "network": "trades"}),
+        by="network",
+    ),
+    "ridges": lambda: plots.ridges(
+        pd.DataFrame({"E": np.arange(9.0), "set": ["test", "noise", "train"] * 3, "network": "trades"}),
+        value="E", rows="set", panels="network", x_label="E(x) (nat)",
+    ),
     "status_strip": lambda: plots.status_strip(
         pd.DataFrame({"paper": "ebm", "claim": list("ABCDEFGHI"), "status": ["holds", "fails", "not run"] * 3}),
     ),

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 
+import jems
 import numpy as np
 import pytest
 import tiny
@@ -67,9 +68,10 @@ def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(stops, whole, tm
         {"objective": "trades", "beta": 2.0, "start": "gaussian", "start_std": 0.001, "precision": "bfloat16"},
         {"schedule": "step", "milestones": [1], "decay": 0.1, "momentum": 0.9, "norm": "none", "learning_rate": 0.01},
         {"attack_norm": "l2", "epsilon_l2": 1.0, "step_size_l2": 0.5, "augment": "autoaugment", "epochs": 2},
-        {"momentum": 0.0, "schedule": "constant", "monitor_n_images": None},
+        {"momentum": 0.0, "schedule": "constant", "monitor_n_images": None, "optimizer": "adam", "learning_rate": 0.01},
+        {**jems.ENTRY, "clf_input": "both", "epochs": 2},
     ],
-    ids=lambda c: "-".join(c),
+    ids=lambda c: "-".join(list(c)[:3]),
 )
 def test_every_kind_of_recipe_resumes_exactly(changes, tmp_path):
     expected, curves = fit(tmp_path / "a", **changes)
