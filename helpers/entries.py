@@ -1,6 +1,7 @@
 """The entries of a networks.yaml: merged, checked, complete, and grids expanded. No torch."""
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,11 @@ _NEEDS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("objective", "mart"): ("attack_norm", "n_steps", "start", "beta"),
     ("objective", "fgsm_rs"): ("attack_norm", "step_over_epsilon"),
+    ("objective", "ceb"): ("latent", "rho"),
+    ("objective", "vib"): ("latent", "rho"),
+    ("latent", "dense"): ("latent_dim",),
+    ("anneal", "gamma"): ("rho_start", "anneal_epochs"),
+    ("anneal", "rho"): ("rho_start", "anneal_epochs"),
     ("objective", "jem"): (
         *("clf_input", "p_x_weight", "p_y_given_x_weight", "chain_energy", "chain_start", "chain_n_steps"),
         *("chain_n_inner_steps", "chain_step_size_pm1", "chain_noise_std_pm1", "step_convention"),
@@ -46,6 +52,12 @@ _NEEDS: dict[tuple[str, str], tuple[str, ...]] = {
         for arm in ("high_energy", "low_energy", "misclassified", "random")
     },
 }
+# (key, value) → what another key must be beside it, where it is given, and why.
+_EXCLUDES: tuple[tuple[tuple[str, str], tuple[str, object, str]], ...] = (
+    *((("objective", name), ("energy_penalty", "none", "attacks nothing")) for name in ("standard", "ceb", "vib")),
+    (("objective", "vib"), ("consistent", False, "has no b(z|y)")),
+    (("latent", "pooled"), ("latent_dim", None, "keeps the width of the backbone")),
+)
 # What a recipe and the network that judges its training images must share.
 SAME_IMAGES = ("source", "dataset", "image_size", "validation_fraction", "split_seed")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -111,9 +123,10 @@ def _check_complete(values: Mapping[str, Any], terms: Mapping[str, Term], *, whe
     for name, expected in needed.items():
         if values.get(name) is None:
             raise ParameterError(where, name, expected.replace(" or null", ""), got="nothing")
-    penalty = values.get("energy_penalty", "none")
-    if values.get("objective") == "standard" and penalty != "none":
-        raise ParameterError(where, "energy_penalty", "none (objective standard attacks nothing)", got=repr(penalty))
+    for (key, value), (other, only, why) in _EXCLUDES:
+        if values.get(key) == value and (got := values.get(other)) not in (None, only):
+            expected = f"{json.dumps(only)} ({key} {value} {why})".replace('"', "")
+            raise ParameterError(where, other, expected, got=repr(got))
 
 
 def reference(entry: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers import doubled
+
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 TORCHVISION_PREFIX = "torchvision_"
 
@@ -287,13 +289,11 @@ class ResNet2B(nn.Module):
 
 
 class TorchvisionResNet(nn.Module):
-    """One of torchvision's ResNets (ImageNet stem) with its own state-dict keys under `net`."""
+    """One of torchvision's ResNets (ImageNet stem), or doubled, with its own state-dict keys under `net`."""
 
     def __init__(self, name: str, *, num_classes: int) -> None:
         super().__init__()
-        from torchvision.models import get_model
-
-        self.net = get_model(name, weights=None, num_classes=num_classes)
+        self.net = doubled.build(name, num_classes=num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
         n = self.net
@@ -358,7 +358,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet20": _cifar_resnet(20),
     "resnet56": _cifar_resnet(56),
     "resnet2b": _resnet2b,
-    **{TORCHVISION_PREFIX + name: _torchvision(name) for name in TORCHVISION},
+    **{TORCHVISION_PREFIX + name: _torchvision(name) for name in (*TORCHVISION, *doubled.DOUBLED)},
 }
 
 

@@ -9,6 +9,8 @@
     weat_adv      KL-PGD                             w(x) [ CE(x*, y) + β KL ]
     mail_trades   KL-PGD                             CE(x, y) + β ω(x*) KL
     mart          CE-PGD                             BCE(x*, y) + β (1 − p(y|x)) KL
+    ceb           –                                  γ Rex − log c(y|z)                 (see `ceb`, for both)
+    vib           –                                  γ/(1 + γ) KL(e(z|x) ‖ r(z)) − log c(y|z)
 
 and to each that has an x* a recipe may add λ · penalty(E(x) − E(x*)), a Delta Energy Regulariser (`energy_penalty`).
 
@@ -26,8 +28,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers import attacks, energies, losses
+from helpers import attacks, bottleneck, ceb, energies, losses
 from helpers.context import eval_mode, frozen
+from helpers.noise import Key
 
 
 class Outcome(NamedTuple):
@@ -207,6 +210,20 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
+# Objectives whose loss is of z, which takes a network with a bottleneck: the name of their rate in the history.
+BOTTLENECKS = {"ceb": "rex", "vib": "rate"}
+
+
+def _compressed(
+    network: nn.Module, x: Tensor, y: Tensor, *, entry: Mapping[str, Any], key: Key, progress: float
+) -> Outcome:
+    """w · rate − log c(y|z), z drawn anew for each image and epoch; w is `ceb.weight_at` this progress."""
+    estimator, n_samples = entry.get("rate_estimator") or "sampled", entry.get("n_samples") or 1
+    t = bottleneck.terms(network, x, y, key=key, n_samples=n_samples, estimator=estimator)
+    terms = {BOTTLENECKS[entry["objective"]]: t.rate.detach(), "h_y_z": t.h_y_z.detach()}
+    return Outcome(ceb.weight_at(progress, entry) * t.rate + t.h_y_z, t.log_c.argmax(1) != y, terms)
+
+
 def _delta_energy_penalty(seen: Seen) -> Tensor:
     """λ · penalty(E(x) − E(x*)), a form of ours (`losses.energy_penalty`); gradients flow into both energies."""
     delta = energies.delta(energies.marginal(seen.natural), energies.marginal(seen.adversarial))
@@ -216,17 +233,30 @@ def _delta_energy_penalty(seen: Seen) -> Tensor:
 
 
 def evaluate(
-    network: nn.Module, x: Tensor, y: Tensor, *, entry: Mapping[str, Any], seed: int, index: Tensor, epoch: int
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    entry: Mapping[str, Any],
+    seed: int,
+    index: Tensor,
+    epoch: int,
+    progress: float | None = None,
 ) -> Outcome:
     """The objective that a recipe's entry names, on one batch; gradients flow into the network's parameters.
 
     x: (B, C, H, W) in [0, 1], y: (B,). x and x* go through the network one after the other, as in the authors' code
     of TRADES: with batch norm each batch is normalised by itself. `index` (B,) are the images' places in their data
-    set and, with `seed` and `epoch`, the key of the attack's start.
+    set and, with `seed` and `epoch`, the key of the attack's start and of z. `progress`, in epochs with fractions
+    (None: `epoch`), is where the anneal of a bottleneck stands.
     Raises ValueError for an unknown objective, and for an energy penalty where nothing is attacked.
     """
+    if entry["objective"] in BOTTLENECKS:
+        key = Key(seed, "train/latent", index, step=epoch)
+        return _compressed(network, x, y, entry=entry, key=key, progress=epoch if progress is None else progress)
     if entry["objective"] not in OBJECTIVES:
-        raise ValueError(f"expected objective among {', '.join(OBJECTIVES)}, got {entry['objective']!r}")
+        known = ", ".join([*OBJECTIVES, *BOTTLENECKS])
+        raise ValueError(f"expected objective among {known}, got {entry['objective']!r}")
     objective = OBJECTIVES[entry["objective"]]
     penalised = (entry.get("energy_penalty") or "none") != "none"
     x_adv = None

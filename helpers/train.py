@@ -20,7 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helpers import augment, batch_norm, data, jem, models, objectives, rollback, schedules, training_state
+from helpers import (
+    augment,
+    batch_norm,
+    bottleneck,
+    data,
+    information,
+    jem,
+    models,
+    objectives,
+    rollback,
+    schedules,
+    training_state,
+)
 from helpers.checkpoints import say
 from helpers.context import deterministic
 from helpers.history import History, monitor
@@ -72,7 +84,7 @@ def dataset(entry: Mapping[str, Any], split: str) -> data.ImageSet:
 
 def build(entry: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int) -> models.Network:
     """The untrained network of a recipe, for images (C, H, W)."""
-    return models.build(
+    network = models.build(
         entry["architecture"],
         num_classes=num_classes,
         in_channels=shape[0],
@@ -83,6 +95,7 @@ def build(entry: Mapping[str, Any], shape: tuple[int, int, int], num_classes: in
         mean=entry.get("mean"),
         std=entry.get("std"),
     )
+    return bottleneck.narrowed(network, entry)
 
 
 def derived(seed: int, *purpose: object) -> int:
@@ -105,6 +118,11 @@ class _InBfloat16(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device_type, dtype=torch.bfloat16):
             return self.network(x).float()
+
+    def features(self, x: Tensor) -> Tensor:
+        """f(x), float32: what follows it, a bottleneck's densities, computes in float32."""
+        with torch.autocast(self.device_type, dtype=torch.bfloat16):
+            return self.network.features(x).float()  # type: ignore[operator]
 
 
 # ---- the loop ----
@@ -133,6 +151,8 @@ def _begun(recipe: Recipe, seed: int, sets: Datasets, *, device: torch.device) -
     network = build(entry, sets.train.shape, sets.train.num_classes).to(device)
     for layer in batch_norm.layers(network) if entry.get("batch_norm_momentum") else ():
         layer.momentum = entry["batch_norm_momentum"]
+    if entry.get("latent"):
+        bottleneck.of(network).set_prior(sets.train.labels)
     memory = jem.Memory.begun(entry, sets.train, seed=seed) if entry["objective"] == jem.OBJECTIVE else None
     return training_state.begun(entry, network, memory=memory)
 
@@ -166,7 +186,9 @@ def _outcome(
     index, y = sets.train.index[rows[0]], sets.train.labels[rows[0]]
     if run.memory is None:
         x = _images(sets.train, rows[0], entry=entry, seed=seed, epoch=epoch)
-        return objectives.evaluate(seen, x, y, entry=entry, seed=seed, index=index, epoch=epoch)
+        given: dict[str, Any] = {"seed": seed, "index": index, "epoch": epoch}
+        progress = run.step / -(-len(sets.train) // entry["batch_size"])
+        return objectives.evaluate(seen, x, y, entry=entry, progress=progress, **given)
     own, other = run.memory.seed, derived(run.memory.seed, "p(x)") % 2**32
     batch = jem.Batch(
         _images(sets.train, rows[0], entry=entry, seed=own, epoch=epoch), y, index,
@@ -229,6 +251,8 @@ def _finish_epoch(run: Run, sets: Datasets, *, entry: Mapping[str, Any], seed: i
         scalars |= measured
         if run.memory is not None:
             scalars |= jem.followed(network, run.memory, sets.test.first(n))
+        if entry.get("latent"):
+            scalars |= information.monitor(network, probes, seed=seed, batch_size=MONITOR_BATCH)
     run.history.append(scalars, rows)
     run.sums = dict(training_state.NOTHING)
 

@@ -1,4 +1,4 @@
-"""Recipes that leave training images out: what they must name, and that their hash follows the network they name."""
+"""Recipes that leave training images out, and recipes of a bottleneck: what they must name, and what is in a hash."""
 
 import pytest
 import tiny
@@ -86,3 +86,62 @@ def test_what_is_named_without_being_used_binds_nothing(networks):
     networks(WITHOUT.replace("by: madry", "by: nobody"))
     with pytest.raises(ParameterError, match="nobody"):
         parameters.recipes("tiny")
+
+
+BOTTLENECK = """
+narrow:
+  <<: *tiny
+  objective: ceb
+  latent: dense
+  latent_dim: 4
+  rho: 2
+  anneal: gamma
+  rho_start: 100
+  anneal_epochs: 1.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "  latent: dense\n  latent_dim: 4\n",
+            "",
+            "latent: expected one of pooled, dense (objective ceb), got nothing",
+        ),
+        ("  latent_dim: 4\n", "", "latent_dim: expected a whole number >= 1 (latent dense), got nothing"),
+        (
+            "latent: dense",
+            "latent: pooled",
+            "latent_dim: expected null (latent pooled keeps the width of the backbone)",
+        ),
+        ("  rho: 2\n", "", "rho: expected a number >= -20 and <= 100 (objective ceb), got nothing"),
+        (
+            "objective: ceb\n  latent: dense\n  latent_dim: 4",
+            "objective: vib",
+            "latent: expected one of pooled, dense (objec",
+        ),
+        ("rho: 2", "rho: 101", "rho: expected a number >= -20 and <= 100, got 101"),
+        ("  anneal_epochs: 1.5\n", "", "anneal_epochs: expected a number > 0 (anneal gamma), got nothing"),
+        ("  rho_start: 100\n", "", "rho_start: expected a number"),
+        (
+            "objective: ceb",
+            "objective: vib\n  consistent: true",
+            "consistent: expected false (objective vib has no b(z",
+        ),
+        ("rho: 2", "rho: 2\n  energy_penalty: abs\n  energy_penalty_weight: 1", "objective ceb attacks nothing"),
+    ],
+)
+def test_faults_of_a_bottleneck_are_told_before_anything_runs(networks, old, new, said):
+    assert old in BOTTLENECK
+    networks(BOTTLENECK)
+    assert parameters.check("tiny", []) == []
+    networks(BOTTLENECK.replace(old, new))
+    faults = [str(fault) for fault in parameters.check("tiny", [])]
+    assert [fault for fault in faults if said in fault and "params/tiny/networks.yaml: narrow" in fault], faults
+
+
+def test_a_grid_over_rho_names_its_networks(networks):
+    networks(BOTTLENECK.replace("  rho: 2\n", "  grid: {rho: [8, -0.5]}\n"))
+    names = [name for name in parameters.recipes("tiny") if name.startswith("narrow")]
+    assert names == ["narrow@rho=8", "narrow@rho=-0.5"]

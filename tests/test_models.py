@@ -21,6 +21,9 @@ SIZES = [
     ("resnet2b", {"norm": "none"}, 112_006),
     ("torchvision_resnet18", {"num_classes": 1000}, 11_689_512),
     ("torchvision_resnet50", {"num_classes": 1000}, 25_557_032),
+    # Less the classifier's 4,097,000: the 94 and 232 million of SimCLR's ResNet-50 and ResNet-152 (2×).
+    ("torchvision_resnet50_x2", {"num_classes": 1000}, 98_004_072),
+    ("torchvision_resnet152_x2", {"num_classes": 1000}, 236_350_568),
 ]
 SMALL = {
     "smallcnn": {"width": 4},
