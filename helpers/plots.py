@@ -29,7 +29,9 @@ from helpers.error_bars import interval_curves as interval_curves
 from helpers.frames import groups, needed, size
 from helpers.heat_maps import heat_map as heat_map
 from helpers.image_blocks import image_blocks as image_blocks
+from helpers.information_planes import information_plane as information_plane
 from helpers.interval_panels import interval_panels as interval_panels
+from helpers.ladders import ladder as ladder
 from helpers.panel_marks import legend_below, mark_phases
 from helpers.pictures import attack_strip as attack_strip
 from helpers.pictures import image_grid as image_grid
