@@ -1,0 +1,142 @@
+"""Which images networks classify wrongly under corruption, attack and natural adversarial photographs (ceb, its table).
+
+A piece holds the verdicts of one network, True for wrong:
+
+    clean (N,) · one of each corruption (5, N), a row a severity · pgd_l2, pgd_linf (M,) · imagenet_a_sliced, imagenet_a_whole (A,)
+
+The corrupted images are made here, or are the official ones (`cifar10_c`, `imagenet_c`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from helpers import attacks, corruption_errors, corruption_sets, imagenet_a, metrics, photographs
+from helpers.balls import Norm
+from helpers.corruption_settings import SEVERITIES, Profile
+from helpers.data import ImageSet
+
+__all__ = ["ATTACK", "CLEAN", "attacked", "by_corruption", "natural", "official", "pieces"]
+
+CLEAN = "clean"
+ATTACK = "pgd_ce_targeted"  # towards a random class, as in the table
+IMAGENET_CLASSES = 1000
+
+
+def by_corruption(
+    networks: Mapping[str, nn.Module],
+    images: ImageSet,
+    *,
+    name: str,
+    profile: Profile,
+    seed: int,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """One corruption, made once for all networks: which of the N images each gets wrong, bool (5, N), by network.
+
+    `name` "clean" leaves the images as they are, (N,).
+    """
+    y = images.labels.cpu()
+    if name == CLEAN:
+        logits = {k: metrics.predictions(net, images.images(), batch_size=batch_size) for k, net in networks.items()}
+        return {key: (one.argmax(1) != y).numpy() for key, one in logits.items()}
+    rows: dict[str, list[np.ndarray]] = {key: [] for key in networks}
+    for severity in SEVERITIES:
+        logits = corruption_errors.predictions(
+            networks, images, name=name, severity=severity, profile=profile, seed=seed, batch_size=batch_size
+        )
+        for key, one in logits.items():
+            rows[key].append((one.argmax(1) != y).numpy())
+    return {key: np.stack(verdicts) for key, verdicts in rows.items()}
+
+
+def official(
+    networks: Mapping[str, nn.Module],
+    images: ImageSet,
+    *,
+    name: str,
+    profile: Profile,
+    batch_size: int,
+    root: Path | str | None = None,
+) -> dict[str, np.ndarray]:
+    """The same on the official files for the images of `images`, as `corruption_sets.against_official` wants them.
+
+    Raises FileNotFoundError with folder and command where the files are absent, ValueError on other images.
+    """
+    rows: dict[str, list[np.ndarray]] = {key: [] for key in networks}
+    for severity in SEVERITIES:
+        theirs = corruption_sets.same_images(images, name, severity, profile=profile, root=root)
+        for key, network in networks.items():
+            logits = metrics.predictions(network, theirs.images(), batch_size=batch_size)
+            rows[key].append((logits.argmax(1) != theirs.labels).numpy())
+    return {key: np.stack(verdicts) for key, verdicts in rows.items()}
+
+
+def attacked(
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    epsilons: Mapping[Norm, float],
+    step_radii: float,
+    n_steps: int,
+    seed: int,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """Targeted PGD (random class, uniform start, last iterate) in each ball: "pgd_<norm>", True for wrong, bool (M,).
+
+    Radii are in the scale of [0, 1] images, a step is `step_radii` radii long. An image counts as wrong whether or not
+    it was given the class that the attack aimed at, as in the paper's table of errors.
+    """
+    x, y = images.images(), images.labels
+    found = {}
+    for norm, epsilon in epsilons.items():
+        points = attacks.run(
+            ATTACK, network, x, y, norm=norm, epsilon=epsilon, step_size=step_radii * epsilon, n_steps=n_steps,
+            n_restarts=1, returns="last", seed=seed, index=images.index, batch_size=batch_size,
+        )  # fmt: skip
+        logits = metrics.predictions(network, points, batch_size=batch_size)
+        found[f"pgd_{norm}"] = (logits.argmax(1) != y.cpu()).numpy()
+    return found
+
+
+def natural(
+    network: nn.Module, *, num_classes: int, n_images: int, batch_size: int, root: Path | str | None = None
+) -> dict[str, np.ndarray]:
+    """ImageNet-A under both conventions (imagenet_a.py): "imagenet_a_sliced" and "imagenet_a_whole", bool (n_images,).
+
+    Raises FileNotFoundError with what to do where the photographs, or ImageNet's class folders that name the outputs,
+    are absent; ValueError for a network that does not have ImageNet's 1000 classes.
+    """
+    if num_classes != IMAGENET_CLASSES:
+        raise ValueError(f"ImageNet-A asks for a network of ImageNet's {IMAGENET_CLASSES} classes, got {num_classes}")
+    photos = photographs.by_class(photographs.imagenet_a(root), n_images=n_images)
+    outputs = sorted(one.name for one in photographs.imagenet_validation(root).iterdir() if one.is_dir())
+    columns = imagenet_a.columns(photos.classes, outputs)
+    logits = metrics.predictions(network, photos.images(), batch_size=batch_size)
+    return {
+        f"imagenet_a_{convention}": ~imagenet_a.correct(
+            logits, photos.labels, columns=columns, convention=convention
+        ).numpy()
+        for convention in imagenet_a.CONVENTIONS
+    }
+
+
+def pieces(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """What `by_corruption` returned, by corruption, turned to one piece for each (network, seed).
+
+    Networks are named "<network> <seed>" there.
+
+    >>> pieces({"clean": {"ceb@rho=2 0": np.array([True])}})
+    {('ceb@rho=2', 0): {'clean': array([ True])}}
+    """
+    turned: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+    for name, by_network in found.items():
+        for key, verdicts in by_network.items():
+            network, _, seed = key.rpartition(" ")
+            turned.setdefault((network, int(seed)), {})[name] = verdicts
+    return turned

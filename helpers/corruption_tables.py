@@ -1,0 +1,131 @@
+"""CEB's corruption table as readers see it: ours in the paper's layout with published columns beside, and its gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from helpers import published_ceb, robustness, style
+from helpers.corruption_settings import names
+from helpers.published_ceb import BESIDE, PRINTED
+
+__all__ = ["cells", "gains", "ladder", "named", "reading", "table"]
+
+NOT_RUN = "not run"
+OURS_ONLY = {"relative_mce": "relative mCE", "imagenet_a_whole": "ImageNet-A, of all 1000 logits"}
+SLICED = "imagenet_a_sliced"
+
+
+def named(measure: str) -> str:
+    """A measure as the paper prints it.
+
+    >>> named("gaussian_noise"), named("relative_mce")
+    ('Gauss. Noise', 'relative mCE')
+    """
+    return (PRINTED | OURS_ONLY | {SLICED: "ImageNet-A"}).get(measure, measure)
+
+
+def table(scalars: pd.DataFrame, networks: Sequence[str]) -> pd.DataFrame:
+    """The paper's rows: clean, mCE, Average CE, 15 corruptions, ImageNet-A, PGD; a column for each of `networks`, then
+    the published ones of BESIDE, which say so. What was not run says so.
+    """
+    theirs = published_ceb.values()
+    rows: list[dict[str, Any]] = []
+    for measure, printed in PRINTED.items():
+        line: dict[str, Any] = {"error (%)": printed}
+        line |= _line(scalars, networks, SLICED if measure == "imagenet_a" else measure)
+        line |= {f"published: {published_ceb.label(c)}": float(theirs.loc[measure, c]) for c in BESIDE}
+        rows.append(line)
+    for measure, printed in OURS_ONLY.items():
+        if (scalars["measure"] == measure).any():
+            rows.insert(2, {"error (%)": printed} | _line(scalars, networks, measure))
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _line(scalars: pd.DataFrame, networks: Sequence[str], measure: str) -> dict[str, Any]:
+    found = {}
+    for network in networks:
+        rows = scalars[(scalars["network"] == network) & (scalars["measure"] == measure)]
+        rows = rows[(rows["metric"] != "error_difference") & rows["value"].notna()]
+        head = style.label(rows["case"].iloc[0]) if len(rows) else _case(scalars, network)
+        found[head] = robustness.interval(rows.iloc[0].to_dict()) if len(rows) else NOT_RUN
+    return found
+
+
+def _case(scalars: pd.DataFrame, network: str) -> str:
+    return style.label(scalars.loc[scalars["network"] == network, "case"].iloc[0])
+
+
+def gains(scalars: pd.DataFrame) -> pd.DataFrame:
+    """What each network adds to the errors of the one it is `against`, in points, one row for each measure; beside, the
+    least, middle and most that the eight published pairs with cross-entropy have.
+    """
+    chosen = scalars[scalars["metric"] == "error_difference"]
+    theirs = published_ceb.gains()
+    rows = []
+    for measure in [one for one in PRINTED if (chosen["measure"] == one).any()]:
+        line: dict[str, Any] = {"error (%)": PRINTED[measure]}
+        for row in chosen[chosen["measure"] == measure].to_dict("records"):
+            line[_pair(row)] = robustness.interval(row)
+        several = theirs.loc[measure]
+        spread = {"min": several.min(), "median": several.median(), "max": several.max()}
+        rows.append(line | {f"published CEB − XEnt, {k}": round(float(v), 2) for k, v in spread.items()})
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _pair(row: Mapping[Any, Any]) -> str:
+    return f"{style.label(row['case'])} − {style.label(row['against'])}"
+
+
+def cells(errors: pd.DataFrame, differences: pd.DataFrame, network: str) -> pd.DataFrame:
+    """For `plots.heat_map`: the errors of `network` by corruption and severity with their interval (`metric`
+    "error"), and the differences of another from it ("difference"); the first corruption last, since a map begins below.
+    """
+    shown = errors[(errors["network"] == network) & (errors["metric"] == "corruption_error")].assign(metric="error")
+    both = pd.concat([shown, differences.assign(metric="difference")], ignore_index=True)
+    order = {name: place for place, name in enumerate(reversed(names()))}
+    both = both.assign(corruption_name=both["corruption"].map(named))
+    return both.sort_values("corruption", key=lambda column: column.map(order), kind="stable")
+
+
+def ladder(scalars: pd.DataFrame) -> pd.DataFrame:
+    """The measures for `plots.rungs`, in the table's order: `place` as printed, `panel` the kind that has values of ρ.
+
+    Networks without one are levels of every panel. Where no network has a ρ, all stand in one panel as they are.
+    """
+    chosen = scalars[(scalars["metric"] != "error_difference") & scalars["value"].notna()]
+    chosen = chosen[chosen["measure"].isin([*PRINTED, SLICED])]
+    order = {name: place for place, name in enumerate([*PRINTED, SLICED])}
+    chosen = chosen.sort_values("measure", key=lambda column: column.map(order), kind="stable")
+    chosen = chosen.assign(place=chosen["measure"].map(named), line=chosen["case"])
+    rho = chosen["rho"] if "rho" in chosen else pd.Series(float("nan"), index=chosen.index)
+    chosen = chosen.assign(rho=rho)
+    kinds = list(dict.fromkeys(chosen.loc[chosen["rho"].notna(), "kind"]))
+    if not kinds:
+        return chosen.assign(panel="networks")
+    levels = chosen[chosen["rho"].isna()]
+    return pd.concat([pd.concat([levels, chosen[chosen["kind"] == kind]]).assign(panel=kind) for kind in kinds])
+
+
+def reading(scalars: pd.DataFrame) -> str:
+    """For each pair of networks: mCE and Average CE, and on which corruptions the difference is told apart from none."""
+    chosen = scalars[scalars["metric"] == "error_difference"]
+    lines = []
+    for pair in dict.fromkeys(_pair(row) for row in chosen.to_dict("records")):
+        mine = {row["measure"]: row for row in chosen.to_dict("records") if _pair(row) == pair}
+        less = [named(one) for one in names() if mine[one]["high"] < 0]
+        more = [named(one) for one in names() if mine[one]["low"] > 0]
+        below = sum(mine[one]["value"] < 0 for one in names())
+        best = min(names(), key=lambda one: float(mine[one]["value"]))
+        lines.append(
+            f"{pair}: mCE {_points(mine['mce'])}, Average CE {_points(mine['average_ce'])} points; lower on {below} of "
+            f"{len(names())} corruptions, clearly on {', '.join(less) or 'none'}; clearly higher on "
+            f"{', '.join(more) or 'none'}; largest gain {named(best)}, {_points(mine[best])}"
+        )
+    return "\n".join(lines)
+
+
+def _points(row: Mapping[Any, Any]) -> str:
+    return str(robustness.interval(row)).replace("-", "\N{MINUS SIGN}")
