@@ -28,7 +28,7 @@ from helpers.models import Network
 PAPER, TRANSFER, WORST = "paper", "transfer", "worst"
 DECISIVE = (PAPER, robustness.ENSEMBLE, WORST)  # of which differences between networks are told
 MEAN = "mean of z"
-NAMES = {PAPER: "PGD, as in the paper", TRANSFER: "transfer from XEnt", WORST: "worst case", "autoattack": "ensemble"}
+NAMES = {PAPER: "paper's PGD", TRANSFER: "transfer", WORST: "worst case", "autoattack": "ensemble"}
 
 
 def measured(
@@ -102,7 +102,7 @@ def label(attack: str) -> str:
     """How an attack is printed.
 
     >>> label("paper"), label("pgd_margin")
-    ('PGD, as in the paper', 'PGD-margin')
+    ("paper's PGD", 'PGD-margin')
     """
     return NAMES.get(attack, style.label(attack))
 

@@ -34,7 +34,8 @@ def information_plane(places: pd.DataFrame, *, by: str, most: float) -> Figure:
                     middle = part[["x", "y"]].to_numpy(dtype=float)
                     ends = part[["x_low", "x_high", "y_low", "y_high"]].to_numpy(dtype=float)
                     reach = np.nan_to_num(np.abs(ends - np.repeat(middle, 2, axis=1))).T
-                    ax.errorbar(middle[:, 0], middle[:, 1], reach[2:], reach[:2], fmt=face, markersize=5, capsize=0,
+                    ax.errorbar(middle[:, 0], middle[:, 1], reach[2:], reach[:2], fmt=face, capsize=0,
+                                markersize=5 if face == "o" else 8,
                                 linewidth=0.8, color=palette[name])  # fmt: skip
                     ax.plot(middle[:, 0], middle[:, 1], color=palette[name], linewidth=0.9)
             for row in rows[rows["rho"].notna()].to_dict("records"):

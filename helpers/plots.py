@@ -22,6 +22,7 @@ from scipy import special  # type: ignore[import-untyped]
 from helpers import style
 from helpers.animations import energy_plane_animation as energy_plane_animation
 from helpers.animations import save_animation as save_animation
+from helpers.boxes import boxes as boxes
 from helpers.chain_animations import chain_animation as chain_animation
 from helpers.chain_curves import energy_by_step as energy_by_step
 from helpers.dots import interval_dots as interval_dots

@@ -139,7 +139,8 @@ def trend_scalars(found: pd.DataFrame, *, over: Sequence[str]) -> list[records.S
 def ladder(scalars: pd.DataFrame, *, rows: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """The accuracies of a record of `summary` for `plots.ladder`: `row` is the key of `rows` that holds a measure.
 
-    Networks with a ρ are the curves, one for each kind and measure; those without are levels: cross-entropy and γ = 0
+    Networks with a ρ are the curves, one for each kind and measure (the first measure of a row bears the kind's own
+    name); those without are levels, of the first measure only: cross-entropy and γ = 0
     in their own family, what else there is (adversarial training) in all.
     """
     blocks = []
@@ -150,8 +151,9 @@ def ladder(scalars: pd.DataFrame, *, rows: Mapping[str, Sequence[str]]) -> pd.Da
     for row, measures in rows.items():
         for measure in measures:
             part = chosen[chosen["measure"] == measure]
-            line = part["kind"] + f"@{said(measure).partition(' ')[0]}" if len(measures) > 1 else part["kind"]
-            level = part["rho"].isna() & (measure != measures[0])  # one set of levels is enough for the eye
+            first = measure == measures[0]
+            line = part["kind"] if first else part["kind"] + f"@{said(measure).partition(' ')[0]}"
+            level = part["rho"].isna() & (not first)  # one set of levels is enough for the eye
             blocks.append(part.assign(row=row, line=line)[~level])
     return pd.concat(blocks, ignore_index=True)
 
