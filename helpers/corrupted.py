@@ -4,7 +4,7 @@ A piece holds the verdicts of one network, True for wrong:
 
     clean (N,) · one of each corruption (5, N), a row a severity · pgd_l2, pgd_linf (M,) · imagenet_a_sliced, imagenet_a_whole (A,)
 
-The corrupted images are made here, or are the official ones (`cifar10_c`, `imagenet_c`).
+The corrupted images are made here; the official ones stand beside them in official_sets.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from helpers import attacks, corruption_errors, corruption_sets, imagenet_a, metrics, photographs
+from helpers import attacks, corruption_errors, corruptions, imagenet_a, metrics, photographs
 from helpers.balls import Norm
-from helpers.corruption_settings import SEVERITIES, Profile
+from helpers.corruption_settings import SEVERITIES, Profile, names
 from helpers.data import ImageSet
 
-__all__ = ["ATTACK", "CLEAN", "attacked", "by_corruption", "natural", "official", "pieces"]
+__all__ = ["ATTACK", "CLEAN", "attacked", "by_corruption", "natural", "natural_missing", "pieces", "shown", "with_natural"]
 
 CLEAN = "clean"
 ATTACK = "pgd_ce_targeted"  # towards a random class, as in the table
@@ -55,28 +55,6 @@ def by_corruption(
     return {key: np.stack(verdicts) for key, verdicts in rows.items()}
 
 
-def official(
-    networks: Mapping[str, nn.Module],
-    images: ImageSet,
-    *,
-    name: str,
-    profile: Profile,
-    batch_size: int,
-    root: Path | str | None = None,
-) -> dict[str, np.ndarray]:
-    """The same on the official files for the images of `images`, as `corruption_sets.against_official` wants them.
-
-    Raises FileNotFoundError with folder and command where the files are absent, ValueError on other images.
-    """
-    rows: dict[str, list[np.ndarray]] = {key: [] for key in networks}
-    for severity in SEVERITIES:
-        theirs = corruption_sets.same_images(images, name, severity, profile=profile, root=root)
-        for key, network in networks.items():
-            logits = metrics.predictions(network, theirs.images(), batch_size=batch_size)
-            rows[key].append((logits.argmax(1) != theirs.labels).numpy())
-    return {key: np.stack(verdicts) for key, verdicts in rows.items()}
-
-
 def attacked(
     network: nn.Module,
     images: ImageSet,
@@ -104,26 +82,57 @@ def attacked(
     return found
 
 
-def natural(
-    network: nn.Module, *, num_classes: int, n_images: int, batch_size: int, root: Path | str | None = None
-) -> dict[str, np.ndarray]:
-    """ImageNet-A under both conventions (imagenet_a.py): "imagenet_a_sliced" and "imagenet_a_whole", bool (n_images,).
-
-    Raises FileNotFoundError with what to do where the photographs, or ImageNet's class folders that name the outputs,
-    are absent; ValueError for a network that does not have ImageNet's 1000 classes.
-    """
+def natural_missing(num_classes: int, *, root: Path | str | None = None) -> str:
+    """Why ImageNet-A cannot be run on a network of so many classes, with what to do about it; "" where it can."""
+    reasons = []
     if num_classes != IMAGENET_CLASSES:
-        raise ValueError(f"ImageNet-A asks for a network of ImageNet's {IMAGENET_CLASSES} classes, got {num_classes}")
+        reasons.append(f"a network of ImageNet's {IMAGENET_CLASSES} classes is needed, got {num_classes}")
+    for find in (photographs.imagenet_a, photographs.imagenet_validation):
+        try:
+            find(root)
+        except FileNotFoundError as error:
+            reasons.append(str(error))
+    return "; ".join(reasons)
+
+
+def natural(
+    networks: Mapping[str, nn.Module], *, n_images: int, batch_size: int, root: Path | str | None = None
+) -> dict[str, np.ndarray]:
+    """Networks of 1000 classes on ImageNet-A (imagenet_a.py): "<network> <convention>", True for wrong, bool (n_images,).
+
+    The class folders of ImageNet's validation images name the outputs. Raises FileNotFoundError with what to do where
+    either set of photographs is absent.
+    """
     photos = photographs.by_class(photographs.imagenet_a(root), n_images=n_images)
     outputs = sorted(one.name for one in photographs.imagenet_validation(root).iterdir() if one.is_dir())
-    columns = imagenet_a.columns(photos.classes, outputs)
-    logits = metrics.predictions(network, photos.images(), batch_size=batch_size)
-    return {
-        f"imagenet_a_{convention}": ~imagenet_a.correct(
-            logits, photos.labels, columns=columns, convention=convention
-        ).numpy()
-        for convention in imagenet_a.CONVENTIONS
-    }
+    columns, found = imagenet_a.columns(photos.classes, outputs), {}
+    for key, network in networks.items():
+        logits = metrics.predictions(network, photos.images(), batch_size=batch_size)
+        for convention in imagenet_a.CONVENTIONS:
+            right = imagenet_a.correct(logits, photos.labels, columns=columns, convention=convention)
+            found[f"{key} {convention}"] = ~right.numpy()
+    return found
+
+
+def with_natural(
+    found: Mapping[tuple[str, int], Mapping[str, np.ndarray]], verdicts: Mapping[str, np.ndarray]
+) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """The pieces `found` with what `natural` returned, as "imagenet_a_<convention>"."""
+    merged = {key: dict(piece) for key, piece in found.items()}
+    for name, wrong in verdicts.items():
+        network, seed, convention = name.rsplit(" ", 2)
+        merged[network, int(seed)][f"imagenet_a_{convention}"] = wrong
+    return merged
+
+
+def shown(images: ImageSet, *, profile: Profile, seed: int) -> dict[str, np.ndarray]:
+    """The images of `images` as they are and at severities 1 … 5, by corruption, (6 N, C, H, W), row by row."""
+    x, found = images.images(), {}
+    for name in names():
+        words = {"profile": profile, "seed": seed, "index": images.index}
+        rows = [x] + [corruptions.corrupt(name, x, severity=severity, **words) for severity in SEVERITIES]
+        found[name] = torch.cat(rows).cpu().numpy()
+    return found
 
 
 def pieces(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[tuple[str, int], dict[str, np.ndarray]]:

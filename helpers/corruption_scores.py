@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers import corruption_errors, metrics, records
+from helpers import corruption_errors, metrics, records, robustness
 from helpers.arms import Arm
 from helpers.corrupted import CLEAN
 from helpers.corruption_settings import GROUPS, SEVERITIES, Profile, names
 from helpers.metrics import Estimate
 
-__all__ = ["Reference", "against", "cell_differences", "cells", "reference", "summaries", "summary"]
+__all__ = ["Reference", "against", "cell_differences", "cell_scalars", "cells", "missing", "reference", "summaries", "summary"]
 
 Piece = Mapping[str, np.ndarray]
 Pieces = Mapping[tuple[str, int], Piece]  # (network, seed) → its verdicts
@@ -153,6 +153,12 @@ def summary(pieces: Pieces, arms: Mapping[str, Arm], divisor: Reference) -> list
     return rows
 
 
+def missing(arms: Mapping[str, Arm], reason: str) -> list[records.Scalar]:
+    """Scalars that say why ImageNet-A was not run, one for each network; none where there is no reason."""
+    said = {"measure": "imagenet_a_sliced", "reason": f"not run: {reason}"}
+    return [records.scalar("natural_error", None, **one.where, **said) for one in arms.values() if reason]
+
+
 def _metric(measure: str) -> str:
     if measure.startswith("pgd"):
         return "pgd_error"
@@ -171,6 +177,18 @@ def _estimate(values: Sequence[float], measure: str, piece: Piece, divisor: Refe
         found = replace(metrics.mean_over_images(_by_image(piece, divisor)[measure]), value=values[0])
     high = np.inf if measure.endswith("mce") else 100.0
     return replace(found, low=max(found.low, -np.inf if measure == "relative_mce" else 0.0), high=min(found.high, high))
+
+
+def cell_scalars(pieces: Pieces, arms: Mapping[str, Arm], network: str) -> list[records.Scalar]:
+    """Scalars: one network's error at each corruption and severity."""
+    mine, rows = _of(pieces, network), []
+    for name in names():
+        for severity in SEVERITIES:
+            several = [piece[name][severity - 1] for piece in mine.values()]
+            where = arms[network].where | {"corruption": name, "severity": severity}
+            found = robustness.estimate(several)
+            rows.append(records.scalar("corruption_error", found, n=len(several[0]), seeds=list(mine), **where))
+    return rows
 
 
 # Differences

@@ -11,7 +11,7 @@ from helpers import published_ceb, robustness, style
 from helpers.corruption_settings import names
 from helpers.published_ceb import BESIDE, PRINTED
 
-__all__ = ["cells", "gains", "ladder", "named", "reading", "table"]
+__all__ = ["cells", "gains", "ladder", "named", "reading", "rising", "table"]
 
 NOT_RUN = "not run"
 OURS_ONLY = {"relative_mce": "relative mCE", "imagenet_a_whole": "ImageNet-A, of all 1000 logits"}
@@ -79,14 +79,12 @@ def _pair(row: Mapping[Any, Any]) -> str:
     return f"{style.label(row['case'])} − {style.label(row['against'])}"
 
 
-def cells(errors: pd.DataFrame, differences: pd.DataFrame, network: str) -> pd.DataFrame:
-    """For `plots.heat_map`: the errors of `network` by corruption and severity with their interval (`metric`
-    "error"), and the differences of another from it ("difference"); the first corruption last, since a map begins below.
+def cells(scalars: pd.DataFrame) -> pd.DataFrame:
+    """For `plots.heat_map`: errors and differences by corruption and severity, corruptions by their printed names in
+    `corruption_name`, the first one last, since a map begins below.
     """
-    shown = errors[(errors["network"] == network) & (errors["metric"] == "corruption_error")].assign(metric="error")
-    both = pd.concat([shown, differences.assign(metric="difference")], ignore_index=True)
     order = {name: place for place, name in enumerate(reversed(names()))}
-    both = both.assign(corruption_name=both["corruption"].map(named))
+    both = scalars.assign(corruption_name=scalars["corruption"].map(named))
     return both.sort_values("corruption", key=lambda column: column.map(order), kind="stable")
 
 
@@ -125,6 +123,17 @@ def reading(scalars: pd.DataFrame) -> str:
             f"{', '.join(more) or 'none'}; largest gain {named(best)}, {_points(mine[best])}"
         )
     return "\n".join(lines)
+
+
+def rising(scalars: pd.DataFrame) -> str:
+    """On how many corruptions the error of the network of a heat map rises from severity 1 to 5, and its highest."""
+    errors = scalars[scalars["metric"] == "corruption_error"]
+    wide = errors.pivot(index="corruption", columns="severity", values="value").astype(float)
+    n, worst = int((wide[5] > wide[1]).sum()), errors.loc[errors["value"].astype(float).idxmax()].to_dict()
+    return (
+        f"{style.label(worst['case'])}: the error rises from severity 1 to 5 on {n} of {len(wide)} corruptions; highest "
+        f"{named(worst['corruption'])} at {worst['severity']:g}, {robustness.interval(worst)} %"
+    )
 
 
 def _points(row: Mapping[Any, Any]) -> str:
