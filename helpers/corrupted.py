@@ -2,7 +2,10 @@
 
 A piece holds the verdicts of one network, True for wrong:
 
-    clean (N,) · one of each corruption (5, N), a row a severity · pgd_l2, pgd_linf (M,) · imagenet_a_sliced, imagenet_a_whole (A,)
+    clean                                (N,)
+    each corruption by its name          (5, N), a row a severity
+    pgd_l2, pgd_linf                     (M,)
+    imagenet_a_sliced, imagenet_a_whole  (A,), where there are the photographs and a network of their classes
 
 The corrupted images are made here; the official ones stand beside them in official_sets.py.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +25,17 @@ from helpers.balls import Norm
 from helpers.corruption_settings import SEVERITIES, Profile, names
 from helpers.data import ImageSet
 
-__all__ = ["ATTACK", "CLEAN", "attacked", "by_corruption", "natural", "natural_missing", "pieces", "shown", "with_natural"]
+__all__ = [
+    "ATTACK",
+    "CLEAN",
+    "attacked",
+    "by_corruption",
+    "natural",
+    "natural_missing",
+    "pieces",
+    "shown",
+    "with_natural",
+]
 
 CLEAN = "clean"
 ATTACK = "pgd_ce_targeted"  # towards a random class, as in the table
@@ -98,7 +112,7 @@ def natural_missing(num_classes: int, *, root: Path | str | None = None) -> str:
 def natural(
     networks: Mapping[str, nn.Module], *, n_images: int, batch_size: int, root: Path | str | None = None
 ) -> dict[str, np.ndarray]:
-    """Networks of 1000 classes on ImageNet-A (imagenet_a.py): "<network> <convention>", True for wrong, bool (n_images,).
+    """Networks of 1000 classes on ImageNet-A (imagenet_a.py): "<network> <convention>" (n_images,), True for wrong.
 
     The class folders of ImageNet's validation images name the outputs. Raises FileNotFoundError with what to do where
     either set of photographs is absent.
@@ -129,8 +143,10 @@ def shown(images: ImageSet, *, profile: Profile, seed: int) -> dict[str, np.ndar
     """The images of `images` as they are and at severities 1 … 5, by corruption, (6 N, C, H, W), row by row."""
     x, found = images.images(), {}
     for name in names():
-        words = {"profile": profile, "seed": seed, "index": images.index}
-        rows = [x] + [corruptions.corrupt(name, x, severity=severity, **words) for severity in SEVERITIES]
+        rows = [x]
+        for severity in SEVERITIES:
+            words: dict[str, Any] = {"severity": severity, "profile": profile, "seed": seed, "index": images.index}
+            rows.append(corruptions.corrupt(name, x, **words))
         found[name] = torch.cat(rows).cpu().numpy()
     return found
 

@@ -26,7 +26,17 @@ from helpers.corrupted import CLEAN
 from helpers.corruption_settings import GROUPS, SEVERITIES, Profile, names
 from helpers.metrics import Estimate
 
-__all__ = ["Reference", "against", "cell_differences", "cell_scalars", "cells", "missing", "reference", "summaries", "summary"]
+__all__ = [
+    "Reference",
+    "against",
+    "cell_differences",
+    "cell_scalars",
+    "cells",
+    "missing",
+    "reference",
+    "summaries",
+    "summary",
+]
 
 Piece = Mapping[str, np.ndarray]
 Pieces = Mapping[tuple[str, int], Piece]  # (network, seed) → its verdicts
@@ -111,11 +121,15 @@ def cells(pieces: Pieces, arms: Mapping[str, Arm]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summaries(pieces: Pieces, arms: Mapping[str, Arm], divisor: Reference, *, plain: str, table: Iterable[str]) -> pd.DataFrame:
-    """One row for each network and seed, what claims are about: clean_error, average_ce, mce and, against the
-    cross-entropy network `plain` of the same seed, `n_corruptions_lower` (of 15) and `noise_advantage`: by how many
-    points more the error falls on the three noises than on the other twelve. `shown` is "table" for those in `table`, else "ladder".
-    """  # fmt: skip
+def summaries(
+    pieces: Pieces, arms: Mapping[str, Arm], divisor: Reference, *, plain: str, table: Iterable[str]
+) -> pd.DataFrame:
+    """One row for each network and seed, what claims are about: clean_error, average_ce, mce and two counts.
+
+    Against the cross-entropy network `plain` of the same seed, `n_corruptions_lower` (of 15) and `noise_advantage`: by
+    how many points more the error falls on the three noises than on the other twelve. `shown` is "table" for the
+    networks in `table`, else "ladder". ValueError where `plain` lacks a seed.
+    """
     rows, noises = [], GROUPS["noise"]
     for (network, seed), piece in pieces.items():
         if (plain, seed) not in pieces:
@@ -155,7 +169,7 @@ def summary(pieces: Pieces, arms: Mapping[str, Arm], divisor: Reference) -> list
 
 def missing(arms: Mapping[str, Arm], reason: str) -> list[records.Scalar]:
     """Scalars that say why ImageNet-A was not run, one for each network; none where there is no reason."""
-    said = {"measure": "imagenet_a_sliced", "reason": f"not run: {reason}"}
+    said: dict[str, Any] = {"measure": "imagenet_a_sliced", "reason": f"not run: {reason}"}
     return [records.scalar("natural_error", None, **one.where, **said) for one in arms.values() if reason]
 
 
@@ -211,9 +225,7 @@ def against(
     return rows
 
 
-def cell_differences(
-    pieces: Pieces, arms: Mapping[str, Arm], one: str, two: str, *, seed: int
-) -> list[records.Scalar]:
+def cell_differences(pieces: Pieces, arms: Mapping[str, Arm], one: str, two: str, *, seed: int) -> list[records.Scalar]:
     """The same of each corruption and severity: error_difference by `corruption` and `severity`."""
     seeds, a, b = _paired(pieces, one, two, lambda piece: {name: 100.0 * piece[name] for name in names()})
     rows = []

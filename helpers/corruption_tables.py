@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from helpers import published_ceb, robustness, style
+from helpers import published_ceb, robustness, style, tables
 from helpers.corruption_settings import names
 from helpers.published_ceb import BESIDE, PRINTED
 
-__all__ = ["cells", "gains", "ladder", "named", "reading", "rising", "table"]
+__all__ = ["best_rungs", "cells", "gains", "ladder", "named", "panels", "reading", "rising", "table"]
 
 NOT_RUN = "not run"
 OURS_ONLY = {"relative_mce": "relative mCE", "imagenet_a_whole": "ImageNet-A, of all 1000 logits"}
@@ -34,9 +35,10 @@ def table(scalars: pd.DataFrame, networks: Sequence[str]) -> pd.DataFrame:
     theirs = published_ceb.values()
     rows: list[dict[str, Any]] = []
     for measure, printed in PRINTED.items():
-        line: dict[str, Any] = {"error (%)": printed}
-        line |= _line(scalars, networks, SLICED if measure == "imagenet_a" else measure)
-        line |= {f"published: {published_ceb.label(c)}": float(theirs.loc[measure, c]) for c in BESIDE}
+        own = _line(scalars, networks, SLICED if measure == "imagenet_a" else measure)
+        ran = any(value is not None for value in own.values())
+        line: dict[str, Any] = {"error (%)": printed if ran else f"{printed} ({NOT_RUN} by us)"} | own
+        line |= {f"published: {published_ceb.label(c)}": theirs[c][measure] for c in BESIDE}
         rows.append(line)
     for measure, printed in OURS_ONLY.items():
         if (scalars["measure"] == measure).any():
@@ -44,13 +46,13 @@ def table(scalars: pd.DataFrame, networks: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def _line(scalars: pd.DataFrame, networks: Sequence[str], measure: str) -> dict[str, Any]:
-    found = {}
+def _line(scalars: pd.DataFrame, networks: Sequence[str], measure: str) -> dict[str, tables.Interval | None]:
+    found: dict[str, tables.Interval | None] = {}
     for network in networks:
         rows = scalars[(scalars["network"] == network) & (scalars["measure"] == measure)]
         rows = rows[(rows["metric"] != "error_difference") & rows["value"].notna()]
         head = style.label(rows["case"].iloc[0]) if len(rows) else _case(scalars, network)
-        found[head] = robustness.interval(rows.iloc[0].to_dict()) if len(rows) else NOT_RUN
+        found[head] = robustness.interval(rows.iloc[0].to_dict()) if len(rows) else None
     return found
 
 
@@ -69,9 +71,9 @@ def gains(scalars: pd.DataFrame) -> pd.DataFrame:
         line: dict[str, Any] = {"error (%)": PRINTED[measure]}
         for row in chosen[chosen["measure"] == measure].to_dict("records"):
             line[_pair(row)] = robustness.interval(row)
-        several = theirs.loc[measure]
-        spread = {"min": several.min(), "median": several.median(), "max": several.max()}
-        rows.append(line | {f"published CEB − XEnt, {k}": round(float(v), 2) for k, v in spread.items()})
+        several = [column[measure] for column in theirs.values()]
+        spread = {"least": max(several), "middle": statistics.median(several), "most": min(several)}
+        rows.append(line | {f"published CEB − XEnt, {k}": round(v, 2) for k, v in spread.items()})
     return pd.DataFrame(rows, dtype=object)
 
 
@@ -86,6 +88,16 @@ def cells(scalars: pd.DataFrame) -> pd.DataFrame:
     order = {name: place for place, name in enumerate(reversed(names()))}
     both = scalars.assign(corruption_name=scalars["corruption"].map(named))
     return both.sort_values("corruption", key=lambda column: column.map(order), kind="stable")
+
+
+def panels(scalars: pd.DataFrame) -> dict[str, str]:
+    """The titles of the two maps: metric → whose errors, and which difference."""
+    error = scalars[scalars["metric"] == "corruption_error"].iloc[0].to_dict()
+    other = scalars[scalars["metric"] == "error_difference"].iloc[0].to_dict()
+    return {
+        "corruption_error": f"{style.label(error['case'])}: error (%)",
+        "error_difference": f"{_pair(other)} (points)",
+    }
 
 
 def ladder(scalars: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +120,7 @@ def ladder(scalars: pd.DataFrame) -> pd.DataFrame:
 
 
 def reading(scalars: pd.DataFrame) -> str:
-    """For each pair of networks: mCE and Average CE, and on which corruptions the difference is told apart from none."""
+    """For each pair of networks mCE and Average CE, and on which corruptions the difference is told apart from none."""
     chosen = scalars[scalars["metric"] == "error_difference"]
     lines = []
     for pair in dict.fromkeys(_pair(row) for row in chosen.to_dict("records")):
@@ -125,14 +137,35 @@ def reading(scalars: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def best_rungs(scalars: pd.DataFrame) -> str:
+    """For each kind with values of ρ: at which of them each summary is lowest, and on how many corruptions its lowest
+    rung lies below every network without ρ. The choice is made on the very images that are counted. A line each.
+    """
+    chosen = ladder(scalars)
+    lines = []
+    for kind, rows in chosen[chosen["rho"].notna()].groupby("kind", sort=False):
+        levels = chosen[(chosen["panel"] == kind) & chosen["rho"].isna()]
+        lowest = rows.loc[rows.astype({"value": float}).groupby("measure", sort=False)["value"].idxmin().tolist()]
+        floor = levels.astype({"value": float}).groupby("measure")["value"].min()
+        under = [row for row in lowest.to_dict("records") if row["value"] < floor[row["measure"]]]
+        n = sum(row["measure"] in names() for row in under)
+        at = {str(row["measure"]): float(row["rho"]) for row in lowest.to_dict("records")}
+        said = ", ".join(f"{named(one)} at ρ = {at[one]:g}" for one in ("clean", "mce", "average_ce"))
+        lines.append(
+            f"{style.label(kind)}: lowest {said}; its lowest rung is below all lines on {n} of {len(names())} "
+            f"corruptions (chosen on these images)"
+        )
+    return "\n".join(lines) or "No network here has a ρ."
+
+
 def rising(scalars: pd.DataFrame) -> str:
     """On how many corruptions the error of the network of a heat map rises from severity 1 to 5, and its highest."""
     errors = scalars[scalars["metric"] == "corruption_error"]
-    wide = errors.pivot(index="corruption", columns="severity", values="value").astype(float)
-    n, worst = int((wide[5] > wide[1]).sum()), errors.loc[errors["value"].astype(float).idxmax()].to_dict()
+    wide = errors.astype({"value": float}).pivot_table(index="corruption", columns="severity", values="value")
+    n, worst = int((wide[5] > wide[1]).sum()), max(errors.to_dict("records"), key=lambda row: float(row["value"]))
     return (
-        f"{style.label(worst['case'])}: the error rises from severity 1 to 5 on {n} of {len(wide)} corruptions; highest "
-        f"{named(worst['corruption'])} at {worst['severity']:g}, {robustness.interval(worst)} %"
+        f"{style.label(worst['case'])}: the error rises from severity 1 to 5 on {n} of {len(wide)} corruptions; "
+        f"highest {named(worst['corruption'])} at {worst['severity']:g}, {robustness.interval(worst)} %"
     )
 
 

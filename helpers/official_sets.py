@@ -1,7 +1,7 @@
 """Our corruptions beside the official files, CIFAR-10-C and ImageNet-C, where these are present: distances and errors.
 
-One row for each corruption and severity: `corruption_sets.Nearness`, and of each network the error (%) on our images and on
-the official ones of the same test images ("ours <network>", "theirs <network>").
+One row for each corruption and severity: `corruption_sets.Nearness`, and of each network the error (%) on our images
+and on the official ones of the same test images ("ours <network>", "theirs <network>").
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from helpers.corruption_settings import SEVERITIES, Profile, names
 from helpers.corruption_tables import named
 from helpers.data import ImageSet
 
-__all__ = ["compared", "missing", "summary", "table"]
+__all__ = ["clean", "compared", "missing", "summary", "table"]
 
 
 def missing(profile: Profile, *, root: Path | str | None = None) -> str:
@@ -68,26 +68,23 @@ def compared(
     return found.merge(pd.DataFrame(rows), on=["corruption", "severity"])
 
 
-def summary(found: pd.DataFrame, *, reason: str) -> list[records.Scalar]:
-    """Scalars for a record: of each corruption the ratio of distances, ours over theirs, mean over severities with the
-    least and the most as its interval; one that gives `reason` where nothing was compared.
+def summary(found: pd.DataFrame | None, *, reason: str) -> list[records.Scalar]:
+    """Scalars for a record: of each corruption the ratio of distances, ours over theirs, mean over severities; one that
+    gives `reason` where nothing was compared.
     """
-    if reason:
+    if found is None:
         return [records.scalar("distance_ratio", None, reason=f"not run: {reason}")]
     return [
-        records.scalar(
-            "distance_ratio", float(part["ratio"].mean()), n=len(part), corruption=str(name),
-            interval=(float(part["ratio"].min()), float(part["ratio"].max())), interval_kind="subsets",
-        )
+        records.scalar("distance_ratio", float(part["ratio"].mean()), n=len(part), corruption=str(name))
         for name, part in found.groupby("corruption", sort=False)
-    ]  # fmt: skip
+    ]
 
 
-def table(found: pd.DataFrame, *, reason: str) -> pd.DataFrame:
+def table(found: pd.DataFrame | None, *, reason: str) -> pd.DataFrame:
     """Means over severities, one row for each corruption; one row that says "not run" and why."""
-    if reason:
+    if found is None:
         return pd.DataFrame([{"corruption": "all", "official files": f"not run: {reason}"}], dtype=object)
-    errors = [column for column in found if str(column).startswith(("ours ", "theirs "))]
+    errors = [str(column) for column in found if str(column).startswith(("ours ", "theirs "))]
     means = found.groupby("corruption", sort=False)[["ratio", "psnr_difference", "mean_shift", *errors]].mean()
     heads = {"ratio": "distance, ours / theirs", "psnr_difference": "PSNR, ours − theirs (dB)"}
     heads |= {"mean_shift": "brightness, ours − theirs"} | {column: f"error (%), {column}" for column in errors}

@@ -1,4 +1,4 @@
-"""The corruption table that Fischer & Alemi (2020) printed: read, recomputed from its own rows, and its gains over XEnt.
+"""The corruption table that Fischer & Alemi (2020) printed: read, recomputed from its own rows, its gains over XEnt.
 
 Errors in %, 21 measures of 14 ImageNet networks (params/published/ceb_table.csv), named as in
 `helpers.corruption_scores`. Every column with a bottleneck has a twin trained with cross-entropy (XEnt).
@@ -6,12 +6,13 @@ Errors in %, 21 measures of 14 ImageNet networks (params/published/ceb_table.csv
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from functools import lru_cache
 
 import pandas as pd
 
-from helpers import corruption_errors, records, tables
+from helpers import corruption_errors, records
 from helpers.corruption_settings import names
 from helpers.parameters import ROOT
 
@@ -27,20 +28,27 @@ PRINTED = {
     "jpeg_compression": "JPEG Comp.", "imagenet_a": "ImageNet-A", "pgd_l2": "PGD L2", "pgd_linf": "PGD Linf",
 }  # fmt: skip
 BESIDE = ("R50x2_XEnt", "R50x2_CEB_rho3", "R50x2_cCEB_rho4")  # the smallest network that was trained with all three
+HEAD = "published error (%)"
 TOLERANCE = {"mce": 0.05, "average_ce": 0.055}  # of numbers printed to 0.1: the sums of 15 rows round once more
 
 
 @lru_cache(maxsize=1)
-def values() -> pd.DataFrame:
-    """The printed table: measures (rows of PRINTED) by the 14 columns' names."""
-    found = pd.read_csv(FOLDER / "ceb_table.csv").set_index("metric")
-    return found.loc[list(PRINTED.values())].set_axis(list(PRINTED), axis=0)
+def values() -> Mapping[str, Mapping[str, float]]:
+    """The printed table: column → measure, as in PRINTED → error (%).
+
+    >>> values()["R50_XEnt"]["mce"]
+    64.4
+    """
+    with (FOLDER / "ceb_table.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["metric"]: row for row in csv.DictReader(file)}
+    columns = [name for name in rows["Clean"] if name != "metric"]
+    return {c: {measure: float(rows[printed][c]) for measure, printed in PRINTED.items()} for c in columns}
 
 
 @lru_cache(maxsize=1)
-def _columns() -> Mapping[str, dict[str, object]]:
-    found = pd.read_csv(FOLDER / "ceb_table_columns.csv", dtype={"rho": str}, keep_default_na=False)
-    return {str(row["column"]): {str(k): v for k, v in row.items()} for row in found.to_dict("records")}
+def _columns() -> Mapping[str, dict[str, str]]:
+    with (FOLDER / "ceb_table_columns.csv").open(encoding="utf-8", newline="") as file:
+        return {row["column"]: row for row in csv.DictReader(file)}
 
 
 def label(column: str) -> str:
@@ -52,7 +60,7 @@ def label(column: str) -> str:
     facts = _columns()[column]
     rho = f", ρ = {facts['rho']}" if facts["rho"] else ""
     plain = "" if facts["autoaugment"] == "yes" else ", no AutoAugment"
-    architecture = f"ResNet{facts['depth']}" + ("x2" if str(facts["width_multiplier"]) == "2" else "")
+    architecture = f"ResNet{facts['depth']}" + ("x2" if facts["width_multiplier"] == "2" else "")
     return f"{architecture} {facts['objective']}{rho}{plain}"
 
 
@@ -66,27 +74,26 @@ def _twin(column: str) -> str:
     )
 
 
-def gains() -> pd.DataFrame:
-    """Printed error less that of the twin, in points: measures by the eight columns with a bottleneck.
+def gains() -> Mapping[str, Mapping[str, float]]:
+    """Printed error less that of the twin, in points: each of the eight columns with a bottleneck → measure.
 
-    >>> round(float(gains().loc["mce", "R50_noAA_CEB_rho4"]), 1)
+    >>> round(gains()["R50_noAA_CEB_rho4"]["mce"], 1)
     -5.0
     """
     found = values()
-    return pd.DataFrame({name: found[name] - found[_twin(name)] for name in found if _columns()[name]["rho"]})
+    bottlenecks = [name for name in found if _columns()[name]["rho"]]
+    return {name: {key: found[name][key] - found[_twin(name)][key] for key in PRINTED} for name in bottlenecks}
 
 
 def recomputed() -> pd.DataFrame:
-    """mCE and Average CE from the 15 printed rows: `column`, `measure`, `printed`, `recomputed`, `deviation`, one row each."""
-    found, divisor = values(), corruption_errors.over_severities(corruption_errors.alexnet())
-    rows = []
-    for column in found:
-        ce = {name: float(found.loc[name, column]) for name in names()}
+    """mCE and Average CE from the 15 printed rows: `column`, `measure`, `printed`, `recomputed`, `deviation`."""
+    divisor, rows = corruption_errors.over_severities(corruption_errors.alexnet()), []
+    for column, printed in values().items():
+        ce = {name: printed[name] for name in names()}
         ours = {"mce": corruption_errors.mce(ce, reference=divisor), "average_ce": corruption_errors.average_ce(ce)}
         for measure, value in ours.items():
-            printed = float(found.loc[measure, column])
-            where = {"column": str(column), "measure": measure}
-            rows.append({**where, "printed": printed, "recomputed": value, "deviation": value - printed})
+            row = {"column": column, "measure": measure, "printed": printed[measure], "recomputed": value}
+            rows.append({**row, "deviation": value - printed[measure]})
     return pd.DataFrame(rows)
 
 
@@ -103,21 +110,20 @@ def reading(found: pd.DataFrame) -> str:
     lines = []
     for measure, part in found.groupby("measure", sort=False):
         size, bound = part["deviation"].abs(), TOLERANCE[str(measure)]
-        worst = part.loc[size.idxmax(), "column"]
+        worst = str(part["column"].to_list()[int(size.to_numpy().argmax())])
         lines.append(
-            f"{PRINTED[str(measure)]} from the 15 printed rows: within {bound:g} points in {int((size < bound).sum())} of "
-            f"{len(part)} columns; largest deviation {size.max():.3f} ({label(worst)})"
+            f"{PRINTED[str(measure)]} from the 15 printed rows: within {bound:g} points in "
+            f"{int((size < bound).sum())} of {len(part)} columns; largest deviation {size.max():.3f} ({label(worst)})"
         )
     return "\n".join(lines)
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
     """The printed table, all 14 columns, with the two summaries of `recomputed` below those that were printed."""
-    again = found.pivot(index="measure", columns="column", values="recomputed")
-    rows = []
-    for measure, row in values().iterrows():
-        rows.append({"published error (%)": PRINTED[str(measure)]} | {label(str(c)): float(v) for c, v in row.items()})
-        if measure in again.index:
-            line = {label(str(c)): tables.Interval(round(float(again.loc[measure, c]), 2), None, None) for c in row.index}
-            rows.append({"published error (%)": f"{PRINTED[str(measure)]}, recomputed"} | line)
+    again = {(row["measure"], row["column"]): round(float(row["recomputed"]), 2) for row in found.to_dict("records")}
+    rows: list[dict[str, str | float]] = []
+    for measure, printed in PRINTED.items():
+        rows.append({HEAD: printed} | {label(c): column[measure] for c, column in values().items()})
+        if measure in TOLERANCE:
+            rows.append({HEAD: f"{printed}, recomputed"} | {label(c): again[measure, c] for c in values()})
     return pd.DataFrame(rows, dtype=object)

@@ -1,4 +1,4 @@
-"""Ladders beside each other: at each place the levels of some methods, and the rungs of one over a knob (ceb, Figs. 3, 4)."""
+"""Ladders beside each other: at each place levels of some methods, and rungs of one over a knob (ceb, Figs. 3, 4)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def rungs(
     """A panel for each value of `panels`, all with the same `places` from left to right.
 
     `means` has one row for each number. Where `knob` is missing the row of `by` is a level: a line across its place,
-    with its interval as a band. Where it is a number it is a rung: a dot with its interval, from the knob's lowest value
-    at the left to its highest, joined by a line. Places have a grid line between them.
+    with its interval as a band. Where it is a number it is a rung: a dot with its interval, from the knob's lowest
+    value at the left to its highest, joined by a line. Places have a grid line between them.
     """
     needed(means, [places, panels, by, value])
     order = list(dict.fromkeys(means[places]))
