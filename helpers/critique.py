@@ -89,6 +89,25 @@ def verdicts(pieces: Pieces) -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True)
 
 
+def gaps(found: pd.DataFrame) -> pd.DataFrame:
+    """By how many points the paper's PGD overstates: `worst_case_gap`, `paper` less `worst`, by network and seed."""
+    right = found.assign(share=100.0 * found["correct_adv"])
+    shares = right.pivot_table(index=["network", "seed"], columns="attack", values="share", sort=False)
+    n_images = int(found["image"].nunique())
+    gap = (shares[PAPER] - shares[WORST]).rename("worst_case_gap").reset_index()
+    return gap.assign(n_images=n_images)
+
+
+def gap_scalars(found: pd.DataFrame) -> list[records.Scalar]:
+    """Scalars for a record of `gaps`: worst_case_gap of each network, over seeds with Student's interval."""
+    rows = []
+    for network, part in found.groupby("network", sort=False):
+        values, seeds = part["worst_case_gap"].to_numpy(), [int(k) for k in part["seed"]]
+        estimate: Any = metrics.student_t(values) if np.ptp(values) > 0 else float(values[0])
+        rows.append(records.scalar("worst_case_gap", estimate, seeds=seeds, network=str(network)))
+    return rows
+
+
 def cells(scalars: pd.DataFrame) -> pd.DataFrame:
     """Accuracies of a record of `robustness.summary` for `plots.heat_map`: attacks across, last network first."""
     chosen = robustness.means(scalars).assign(metric="robust_accuracy")

@@ -218,17 +218,18 @@ def table(scalars: pd.DataFrame) -> pd.DataFrame:
 
 def reading(means: pd.DataFrame, *, at: str) -> str:
     """For each family and role of CEB at how many severities its mean `at` (ece or scaled_ece) lies below xent's."""
-    lines = []
-    over = means.groupby(["family", "role", "severity"], sort=False)[at].mean()
+    lines: list[str] = []
+    over = means.groupby(["family", "role", "severity"])[at].mean()
     for family, role in dict.fromkeys(zip(means["family"], means["role"], strict=True)):
-        if role in (MATCHED, BEST):
-            ours, plain = over[family, role], over[family, XENT]
-            lower = [str(severity) for severity in ours.index if ours[severity] < plain[severity]]
-            case = means.loc[(means["family"] == family) & (means["role"] == role), "case"].iloc[0]
-            lines.append(
-                f"{style.label(family)}, {style.label(case)} ({SAID[role].partition(', ')[2]}): mean {_named(at)} "
-                f"below XEnt's at severities {', '.join(lower) or 'none'} of {', '.join(map(str, ours.index))}"
-            )
+        if role not in (MATCHED, BEST):
+            continue
+        ours, plain = (over.xs((family, one), level=("family", "role")) for one in (role, XENT))
+        lower = [str(severity) for severity in ours.index if ours[severity] < plain[severity]]
+        case = means.loc[(means["family"] == family) & (means["role"] == role), "case"].iloc[0]
+        lines.append(
+            f"{style.label(family)}, {style.label(case)} ({SAID[role].partition(', ')[2]}): mean {_named(at)} "
+            f"below XEnt's at severities {', '.join(lower) or 'none'} of {', '.join(map(str, ours.index))}"
+        )
     return "\n".join(lines)
 
 
