@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from helpers import attacks, corruption_errors, corruptions, imagenet_a, metrics, photographs
+from helpers import attacks, corruption_errors, corruptions, data, imagenet_a, metrics, photographs
 from helpers.balls import Norm
 from helpers.corruption_settings import SEVERITIES, Profile, names
 from helpers.data import ImageSet
@@ -105,7 +105,7 @@ def natural_missing(num_classes: int, *, root: Path | str | None = None) -> str:
         try:
             find(root)
         except FileNotFoundError as error:
-            reasons.append(str(error))
+            reasons.append(str(error).replace(str(data.data_root(root)), "DATA_ROOT"))
     return "; ".join(reasons)
 
 

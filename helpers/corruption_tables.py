@@ -17,6 +17,7 @@ __all__ = ["best_rungs", "cells", "gains", "ladder", "named", "panels", "reading
 NOT_RUN = "not run"
 OURS_ONLY = {"relative_mce": "relative mCE", "imagenet_a_whole": "ImageNet-A, of all 1000 logits"}
 SLICED = "imagenet_a_sliced"
+NAMES = PRINTED | OURS_ONLY | {SLICED: "ImageNet-A", "pgd_linf": "PGD L∞"}
 
 
 def named(measure: str) -> str:
@@ -25,7 +26,7 @@ def named(measure: str) -> str:
     >>> named("gaussian_noise"), named("relative_mce")
     ('Gauss. Noise', 'relative mCE')
     """
-    return (PRINTED | OURS_ONLY | {SLICED: "ImageNet-A"}).get(measure, measure)
+    return NAMES.get(measure, measure)
 
 
 def table(scalars: pd.DataFrame, networks: Sequence[str]) -> pd.DataFrame:
@@ -34,7 +35,8 @@ def table(scalars: pd.DataFrame, networks: Sequence[str]) -> pd.DataFrame:
     """
     theirs = published_ceb.values()
     rows: list[dict[str, Any]] = []
-    for measure, printed in PRINTED.items():
+    for measure in PRINTED:
+        printed = named(measure)
         own = _line(scalars, networks, SLICED if measure == "imagenet_a" else measure)
         ran = any(value is not None for value in own.values())
         line: dict[str, Any] = {"error (%)": printed if ran else f"{printed} ({NOT_RUN} by us)"} | own
@@ -68,7 +70,7 @@ def gains(scalars: pd.DataFrame) -> pd.DataFrame:
     theirs = published_ceb.gains()
     rows = []
     for measure in [one for one in PRINTED if (chosen["measure"] == one).any()]:
-        line: dict[str, Any] = {"error (%)": PRINTED[measure]}
+        line: dict[str, Any] = {"error (%)": named(measure)}
         for row in chosen[chosen["measure"] == measure].to_dict("records"):
             line[_pair(row)] = robustness.interval(row)
         several = [column[measure] for column in theirs.values()]

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from helpers import corrupted, corruption_sets, metrics, photographs, records
+from helpers import corrupted, corruption_sets, data, metrics, photographs, records
 from helpers.corruption_settings import SEVERITIES, Profile, names
 from helpers.corruption_tables import named
 from helpers.data import ImageSet
@@ -32,7 +32,7 @@ def missing(profile: Profile, *, root: Path | str | None = None) -> str:
             else:
                 corruption_sets.imagenet_c(name, severity=SEVERITIES[0], n_images=1, root=root)
     except FileNotFoundError as error:
-        return str(error)
+        return str(error).replace(str(data.data_root(root)), "DATA_ROOT")
     return ""
 
 
