@@ -177,6 +177,7 @@ EXPECTED = {
         "gallery",
         "refinement",
     },
+    "09_ceb_corruptions": {"images", "errors", "cells", "published", "official"},
     "12_claims": {"claims"},
 }
 

@@ -12,8 +12,8 @@ from helpers.parameters import ROOT
 PARTS = ("helpers", "notebooks", "params")
 FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
-NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20}
-KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without")
+NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20, "anneal_epochs": 3}
+KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without", "xent", "ceb", "cceb")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {
@@ -83,6 +83,13 @@ NOTEBOOK = {
         "sample_n_steps": 2,
         "n_generated": 20,
         "refine_n_steps": 2,
+    },
+    "09_ceb_corruptions": {
+        "networks": ["xent", "ceb@rho=2", "cceb@rho=2"],
+        "table_networks": ["xent", "ceb@rho=2", "cceb@rho=2"],
+        "n_images": 40,
+        "attack_n_images": 20,
+        "n_steps": 2,
     },
     "12_claims": {
         "overfitting_network": "madry",
