@@ -47,6 +47,8 @@ def test_the_notebooks_of_this_project_are_all_here():
         "04_generation",
         "05_generation_ablations",
         "07_hybrid_evaluation",
+        "08_ceb_robustness",
+        "10_ceb_calibration",
     } <= set(NOTEBOOKS)
     assert {"digits", "cifar10-cpu", "cifar10", "paper"} <= set(PROFILES)
 
@@ -177,7 +179,9 @@ EXPECTED = {
         "gallery",
         "refinement",
     },
+    "08_ceb_robustness": {"sweep", "information", "others", "curves", "steps", "attacks", "samples", "health"},
     "09_ceb_corruptions": {"images", "errors", "cells", "published", "official"},
+    "10_ceb_calibration": {"clean", "severity"},
     "12_claims": {"claims"},
 }
 

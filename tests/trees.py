@@ -12,8 +12,8 @@ from helpers.parameters import ROOT
 PARTS = ("helpers", "notebooks", "params")
 FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
-NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20, "anneal_epochs": 3}
-KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without", "xent", "ceb", "cceb")
+NETWORK |= {"anneal_epochs": 4, "seeds": [0, 1], "checkpoint_every": 20}
+KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without", "xent", "xent_noise", "ceb", "cceb")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {
@@ -84,12 +84,39 @@ NOTEBOOK = {
         "n_generated": 20,
         "refine_n_steps": 2,
     },
+    "08_ceb_robustness": {
+        "networks": ["xent", "xent_noise", "ceb@rho=8", "ceb@rho=2", "ceb@rho=0", "madry"],
+        "other_networks": ["xent", "ceb@rho=2"],
+        "attacked_networks": ["xent", "ceb@rho=0", "madry"],
+        "n_images": 20,
+        "n_steps": 2,
+        "n_samples": 2,
+        "curve_n_images": 20,
+        "curve_epsilons_255": [12.75],
+        "curve_epsilons_l2": [0.5],
+        "attack_step_counts": [1, 2],
+        "attacks": ["pgd_margin"],
+        "ensemble_n_images": 10,
+        "ensemble_n_steps": 2,
+        "n_targets": 1,
+        "n_queries": 5,
+        "sample_counts": [2],
+        "n_health": 8,
+    },
     "09_ceb_corruptions": {
         "networks": ["xent", "ceb@rho=2", "cceb@rho=2"],
         "table_networks": ["xent", "ceb@rho=2", "cceb@rho=2"],
         "n_images": 40,
         "attack_n_images": 20,
         "n_steps": 2,
+    },
+    "10_ceb_calibration": {
+        "networks": ["xent", "ceb@rho=8", "ceb@rho=2"],
+        "n_images": 40,
+        "n_bins": 5,
+        "corruption_names": ["gaussian_noise", "fog"],
+        "severities": [1, 5],
+        "corrupted_n_images": 20,
     },
     "12_claims": {
         "overfitting_network": "madry",

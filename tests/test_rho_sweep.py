@@ -1,0 +1,85 @@
+"""The sweep over ρ on a network whose every verdict is known, its rank correlations, and what is said and drawn."""
+
+import bottlenecks
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers import parameters, records, rho_sweep
+
+IMAGES, MARGIN = bottlenecks.images()
+ARMS = {"xent": bottlenecks.arm("xent"), "gamma0": bottlenecks.arm("gamma0")} | {
+    f"ceb@rho={rho}": bottlenecks.arm(f"ceb@rho={rho}", rho=float(rho)) for rho in (4, 2, 0)
+}
+
+
+def measured():
+    return rho_sweep.measured(
+        bottlenecks.network(), IMAGES, attack_names=["pgd_ce", "pgd_ce_targeted"],
+        epsilons={"linf": 0.1, "l2": 0.2}, step_radii=0.5, n_steps=20, seed=0, batch_size=16,
+    )  # fmt: skip
+
+
+def test_verdicts_of_a_network_that_is_known():
+    # A margin m of two pixels is overturned by ε > m in L∞ and by ε > √2 m in L2; the target is the other of two classes.
+    found = measured()
+    assert found["natural"].all()
+    for key in found.keys() - {"image", "natural"}:
+        reach = 0.1 if key.endswith("linf") else 0.2 / 2**0.5
+        clear = (MARGIN - reach).abs() > 4e-3
+        assert torch.from_numpy(found[key])[clear].equal((reach < MARGIN)[clear]), key
+
+
+def pieces(shares):
+    """Made-up verdicts on 20 images: network → right under L∞ PGD for each of two seeds."""
+    rows = {}
+    for network, counts in shares.items():
+        for seed, count in enumerate(counts):
+            right = np.arange(20) < count
+            rows[network, seed] = {"image": np.arange(20), "natural": np.ones(20, bool), "pgd_ce linf": right}
+    return rows
+
+
+SHARES = {"xent": (8, 8), "gamma0": (9, 7), "ceb@rho=4": (6, 8), "ceb@rho=2": (9, 6), "ceb@rho=0": (15, 12)}
+
+
+def test_the_rank_correlation_is_spearmans():
+    shares = rho_sweep.accuracies(pieces(SHARES), ARMS)
+    found = rho_sweep.trends(shares, value="share", over=["measure"])
+    assert found["measure"].unique().tolist() == ["pgd_ce linf"], "equal natural accuracies have no order"
+    # seed 0 falls throughout; of seed 1 (12, 6, 8 for ρ = 0, 2, 4) the ranks are 3, 1, 2: 1 − 6 · 6 / 24.
+    assert found["rank_correlation"].to_numpy() == pytest.approx([-1.0, -0.5])
+    assert rho_sweep.trends(shares[shares["rho"] != 4], value="share", over=["measure"]).empty, "two are no trend"
+
+
+def test_a_record_its_table_what_is_said_and_what_is_drawn(tmp_path):
+    made = pieces(SHARES)
+    trends = rho_sweep.trends(rho_sweep.accuracies(made, ARMS), value="share", over=["measure"])
+    scalars = rho_sweep.summary(made, ARMS) + rho_sweep.trend_scalars(trends, over=["measure"])
+    p = parameters.Parameters("08_ceb_robustness", "digits", values={}, folder=tmp_path)
+    frames = {"verdicts": rho_sweep.verdicts(made, ARMS), "trends": trends}
+    record = records.save(p, "sweep", scalars=scalars, frames=frames)
+    assert record.value("robust_accuracy", case="ceb@rho=0") == pytest.approx(67.5)
+    assert record.value("rank_correlation", measure="pgd_ce linf") == pytest.approx(-0.75)
+    row = next(one for one in record.content["scalars"] if one["metric"] == "rank_correlation")
+    assert row["low"] >= -1
+    assert row["high"] <= 1
+    assert len(record.frame("verdicts")) == 20 * len(made)
+    table = rho_sweep.table(record.scalars)
+    assert table["untargeted L∞ (%)"][0].value == pytest.approx(40)
+    said = rho_sweep.reading(record.scalars)
+    assert "highest of the ρ tried at 0, 68" in said
+    assert "XEnt 40" in said
+
+
+def test_the_ladder_gives_guests_to_every_family_and_levels_once():
+    arms = ARMS | {"xent_b": bottlenecks.arm("xent", family="no_norm"), "madry": bottlenecks.arm("madry")}
+    made = pieces(SHARES | {"xent_b": (5, 5), "madry": (19, 19)})
+    for one in made.values():
+        one["pgd_ce_targeted linf"] = one["natural"]
+    scalars = pd.DataFrame(rho_sweep.summary(made, arms))
+    rows = rho_sweep.ladder(scalars, rows={"L∞": ["pgd_ce linf", "pgd_ce_targeted linf"]})
+    assert set(rows.loc[rows["kind"] == "madry", "family"]) == {"batch_norm", "no_norm"}
+    assert set(rows["line"]) == {"xent", "gamma0", "madry", "ceb", "ceb@targeted"}
+    assert (rows[rows["rho"].isna()]["measure"] == "pgd_ce linf").all()
