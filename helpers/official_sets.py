@@ -63,7 +63,7 @@ def compared(
             for key, network in networks.items():
                 wrong = metrics.predictions(network, theirs.images(), batch_size=batch_size).argmax(1) != theirs.labels
                 row[f"ours {key}"] = 100 * float(ours[key][severity - 1].mean())
-                row[f"theirs {key}"] = 100 * float(wrong.float().mean())
+                row[f"theirs {key}"] = 100 * float(wrong.double().mean())
             rows.append(row)
     return found.merge(pd.DataFrame(rows), on=["corruption", "severity"])
 
