@@ -161,13 +161,19 @@ def best_rungs(scalars: pd.DataFrame) -> str:
 
 
 def rising(scalars: pd.DataFrame) -> str:
-    """On how many corruptions the error of the network of a heat map rises from severity 1 to 5, and its highest."""
+    """On how many corruptions the error of a heat map rises from severity 1 to 5, its highest, and how many of the
+    differences are told apart from none, where one in twenty would be by chance.
+    """
     errors = scalars[scalars["metric"] == "corruption_error"]
     wide = errors.astype({"value": float}).pivot_table(index="corruption", columns="severity", values="value")
     n, worst = int((wide[5] > wide[1]).sum()), max(errors.to_dict("records"), key=lambda row: float(row["value"]))
+    differences = scalars[scalars["metric"] == "error_difference"]
+    below, above = int((differences["high"] < 0).sum()), int((differences["low"] > 0).sum())
     return (
         f"{style.label(worst['case'])}: the error rises from severity 1 to 5 on {n} of {len(wide)} corruptions; "
-        f"highest {named(worst['corruption'])} at {worst['severity']:g}, {robustness.interval(worst)} %"
+        f"highest {named(worst['corruption'])} at {worst['severity']:g}, {robustness.interval(worst)} %\n"
+        f"{_pair(differences.iloc[0].to_dict())}: clearly lower in {below} and clearly higher in {above} of "
+        f"{len(differences)} cells, about {len(differences) / 20:.0f} by chance"
     )
 
 

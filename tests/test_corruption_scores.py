@@ -166,4 +166,6 @@ def test_cells_stand_from_the_last_corruption_upwards(pieces):
     found = corruption_tables.cells(saved)
     assert found["corruption_name"].iloc[0] == "JPEG Comp."
     assert corruption_tables.panels(saved)["corruption_error"] == "XEnt: error (%)"
-    assert "rises from severity 1 to 5 on 15 of 15" in corruption_tables.rising(saved)
+    said = corruption_tables.rising(saved)
+    assert "rises from severity 1 to 5 on 15 of 15" in said
+    assert "clearly lower in 15 and clearly higher in 0 of 75 cells" in said
