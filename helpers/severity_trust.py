@@ -166,6 +166,15 @@ def summary(means: pd.DataFrame) -> list[records.Scalar]:
     return rows
 
 
+def over_rho(scalars: pd.DataFrame, arms: Mapping[str, Arm], *, at: int) -> pd.DataFrame:
+    """The mean ECEs of a record of `summary` at severity `at` for `plots.ladder`, with `kind` and `rho`."""
+    chosen = scalars[scalars["metric"].isin(["ece", "scaled_ece"]) & (scalars["severity"] == at)]
+    chosen = chosen[chosen["value"].notna()]
+    return chosen.assign(
+        kind=[arms[name].kind for name in chosen["network"]], rho=[arms[name].rho for name in chosen["network"]]
+    )
+
+
 def boxes(found: pd.DataFrame, *, rows: Mapping[str, str]) -> pd.DataFrame:
     """What `plots.boxes` draws: means over seeds of each corruption and severity, for the three roles of a family."""
     chosen = found[found["role"].isin(ROLES)].assign(line=lambda f: f["role"].map(SAID))

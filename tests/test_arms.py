@@ -38,7 +38,7 @@ def test_one_case_of_a_family_stands_once():
     found = arms.of(["xent", "xent_noise", "ceb@rho=2", "ceb_no_norm@rho=2", "madry"], profile="digits")
     assert [one.case for one in found.values()] == ["xent", "gamma0", "ceb@rho=2", "ceb@rho=2", "madry"]
     assert found["ceb_no_norm@rho=2"].family == "no_norm"
-    with pytest.raises(ValueError, match="once, got xent and xent_rate.*, both xent"):
+    with pytest.raises(ValueError, match=r"once, got xent and xent_rate.*, both xent"):
         arms.of(["xent", "xent_rate@learning_rate=0.02"], profile="digits")
 
 

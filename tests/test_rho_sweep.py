@@ -22,7 +22,7 @@ def measured():
 
 
 def test_verdicts_of_a_network_that_is_known():
-    # A margin m of two pixels is overturned by ε > m in L∞ and by ε > √2 m in L2; the target is the other of two classes.
+    # A margin m of two pixels is overturned by ε > m in L∞ and by ε > √2 m in L2; the target is the other class.
     found = measured()
     assert found["natural"].all()
     for key in found.keys() - {"image", "natural"}:

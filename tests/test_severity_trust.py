@@ -76,6 +76,9 @@ def test_means_over_corruptions_a_record_and_what_is_said(tmp_path):
     assert "below XEnt's at severities 5 of 0, 1, 5" in severity_trust.reading(means, at="ece")
     assert severity_trust.table(record.scalars)["severity"].tolist() == [0, 0, 1, 1, 5, 5]
     assert record.frame("bins")["count"].tolist() == [60.0, 60.0], "three sets and two seeds of ten images"
+    levels = severity_trust.over_rho(record.scalars, arms, at=5)
+    assert set(levels["metric"]) == {"ece", "scaled_ece"}
+    assert levels.set_index(["kind", "metric"])["rho"].isna()["xent", "ece"]
     drawn = severity_trust.boxes(frame, rows={"ece": "ECE"})
     assert set(drawn["line"]) == {"XEnt", "CEB, accuracy nearest to XEnt"}
 
