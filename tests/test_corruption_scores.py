@@ -115,6 +115,17 @@ def test_differences_are_paired_by_seed_and_image(pieces, divisor):
         corruption_scores.against(split, OF, [("ceb@rho=2", "plain")], divisor, seed=0)
 
 
+def test_a_difference_in_mce_weighs_each_corruption_by_the_divisor_and_is_that_of_the_two_mces(pieces):
+    uneven = corruption_scores.Reference("other", {name: 50.0 for name in names()} | {"fog": 5.0}, None)
+    rows = corruption_scores.against(pieces, OF, [("ceb@rho=2", "plain")], uneven, seed=0)
+    found = next(row["value"] for row in rows if row["measure"] == "mce")
+    assert found == pytest.approx(100 * (11 * -10 / 50 + 3 * -30 / 50 + -10 / 5) / 15)
+    each = {
+        row["network"]: row["value"] for row in corruption_scores.summary(pieces, OF, uneven) if row["metric"] == "mce"
+    }
+    assert found == pytest.approx(each["ceb@rho=2"] - each["plain"])
+
+
 @pytest.fixture
 def scalars(pieces, divisor):
     rows = corruption_scores.summary(pieces, OF, divisor) + corruption_scores.missing(OF, "no photographs")
