@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from helpers import corruption_errors, metrics, records, robustness
 from helpers.arms import Arm
@@ -32,6 +33,7 @@ __all__ = [
     "cell_differences",
     "cell_scalars",
     "cells",
+    "clean",
     "missing",
     "reference",
     "summaries",
@@ -119,6 +121,15 @@ def cells(pieces: Pieces, arms: Mapping[str, Arm]) -> pd.DataFrame:
                 error = {"corruption_error": 100 * float(wrong.mean())}
                 rows.append(vars(arms[network]) | {"seed": seed} | where | error)
     return pd.DataFrame(rows)
+
+
+def clean(pieces: Pieces, arms: Mapping[str, Arm], index: ArrayLike, *, table: Iterable[str]) -> pd.DataFrame:
+    """One row for each network, seed and clean image (`image`, of `index`): `correct`; `shown` as in `summaries`."""
+    blocks = []
+    for (network, seed), piece in pieces.items():
+        where = vars(arms[network]) | {"seed": seed, "shown": "table" if network in table else "ladder"}
+        blocks.append(pd.DataFrame({"image": np.asarray(index), "correct": ~piece[CLEAN]}).assign(**where))
+    return pd.concat(blocks, ignore_index=True)
 
 
 def summaries(

@@ -98,6 +98,14 @@ def test_summaries_by_seed_are_what_claims_read(pieces, divisor):
         corruption_scores.summaries(fewer, OF, divisor, plain="plain", table=[])
 
 
+def test_clean_verdicts_are_by_image(pieces):
+    found = corruption_scores.clean(pieces, OF, range(100, 100 + N), table=["plain"])
+    assert len(found) == 4 * N
+    assert found.groupby(["network", "seed"])["correct"].sum().tolist() == [18] * 4
+    assert sorted(set(found["image"])) == list(range(100, 120))
+    assert set(found.loc[found["network"] == "plain", "shown"]) == {"table"}
+
+
 def test_differences_are_paired_by_seed_and_image(pieces, divisor):
     rows = corruption_scores.against(pieces, OF, [("ceb@rho=2", "plain")], divisor, seed=0)
     values = {row["measure"]: row for row in rows}
