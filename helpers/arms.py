@@ -1,7 +1,8 @@
 """The arms of CEB's comparisons: what a network is among them, read from its recipe in networks.yaml.
 
     family   what it shares with others: batch_norm or no_norm, and its augmentation where the first network's differs
-    case     xent · gamma0 (noise on z, γ = 0) · ceb@rho=2, cceb@rho=2, vib@rho=2 · else the objective, as madry
+    case     xent · gamma0 (noise on z, γ = 0) · ceb@rho=2, cceb@rho=2, vib@rho=2 · else the objective, as madry, or the
+             network's own name where others trained it
 
 So one claim finds its numbers in every profile, however the profile calls its recipes.
 """
@@ -60,6 +61,8 @@ def arm(name: str, entry: Mapping[str, Any], *, like: Mapping[str, Any]) -> Arm:
     augment = entry.get("augment") or "none"
     if augment != (like.get("augment") or "none"):
         family += f"@{augment}"
+    if entry.get("source", "train") != "train":
+        return Arm(name, family, name, name, math.nan)
     kind, rho = str(entry.get("objective")), math.nan if entry.get("rho") is None else float(entry["rho"])
     if kind == "standard":
         return Arm(name, family, XENT, XENT, math.nan)

@@ -28,7 +28,7 @@ from torch import Tensor
 from helpers import checks, corruptions, data, readers
 from helpers.corruption_settings import GROUPS, SEVERITIES, Profile, names
 
-__all__ = ["ARCHIVES", "Archive", "Nearness", "against_official", "cifar10_c", "imagenet_c", "nearness"]
+__all__ = ["ARCHIVES", "Archive", "Nearness", "against_official", "cifar10_c", "imagenet_c", "nearness", "same_images"]
 
 CIFAR_TEST = 10_000
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -189,21 +189,21 @@ def against_official(
     "imagenet" it is `photographs.by_class(photographs.imagenet_validation(), n_images=n)`, since ImageNet-C keeps the
     validation images' paths and so their order. ValueError where labels or places do not agree.
     """
-    checks.choice(profile, ("cifar", "imagenet"), "profile (with official files)")
     rows = []
     x = clean.images()
     for name in corruptions_named:
         for severity in SEVERITIES:
-            theirs = _same_images(clean, name, severity, profile=profile, root=root)
+            theirs = same_images(clean, name, severity, profile=profile, root=root)
             ours = corruptions.corrupt(name, x, severity=severity, profile=profile, seed=seed, index=clean.index)
             rows.append({"corruption": name, "severity": severity} | asdict(nearness(x, ours, theirs.images())))
     return pd.DataFrame(rows)
 
 
-def _same_images(
+def same_images(
     clean: data.ImageSet, name: str, severity: int, *, profile: Profile, root: Path | str | None
 ) -> data.ImageSet:
-    """The official corruption of the images in `clean`."""
+    """The official corruption of the images in `clean`, which are as `against_official` wants them."""
+    checks.choice(profile, ("cifar", "imagenet"), "profile (with official files)")
     if profile == "cifar":
         theirs = cifar10_c(name, severity=severity, root=root).subset(clean.index)
     else:

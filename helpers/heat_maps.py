@@ -90,12 +90,14 @@ def _said(found: tables.Interval, decimals: int | None) -> str:
 
     >>> _said(tables.Interval(0.98765, 0.98, 0.999), 2), _said(tables.Interval(0.5, None, None), 2)
     ('0.99 [0.98, 1.00]', '0.50')
+    >>> _said(tables.Interval(-0.2, -1.4, 0.3), 0)
+    '0 [-1, 0]'
     """
     if decimals is None:
         return str(found)
-    if found.low is None or found.high is None:
-        return f"{found.value:.{decimals}f}"
-    return f"{found.value:.{decimals}f} [{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
+    several = [one for one in (found.value, found.low, found.high) if one is not None]
+    value, *ends = (f"{round(one, decimals) + 0.0:.{decimals}f}" for one in several)  # + 0.0: no minus before a nought
+    return f"{value} [{', '.join(ends)}]" if len(ends) == 2 else value
 
 
 def _end(cell: pd.Series, name: str) -> float | None:

@@ -39,6 +39,7 @@ from helpers.pictures import image_grid as image_grid
 from helpers.planes import energy_plane as energy_plane
 from helpers.reliability import reliability as reliability
 from helpers.ridges import ridges as ridges
+from helpers.rungs import rungs as rungs
 from helpers.saving import save as save
 from helpers.strips import status_strip as status_strip
 from helpers.weight_curves import weight_curve as weight_curve

@@ -125,6 +125,7 @@ def test_its_job_waits_for_the_notebooks_that_it_reads():
         "06_robust_jem",
         "07_hybrid_evaluation",
         "08_ceb_robustness",
+        "09_ceb_corruptions",
     } <= read
     assert {jobs.notebook("digits", name).stamp for name in read} | {ledger.path()} <= set(job.inputs())
     asked = [one.name for one in jobs.of("digits", ["12_claims"]) if one.kind == "notebook"]

@@ -181,6 +181,7 @@ EXPECTED = {
         "refinement",
     },
     "08_ceb_robustness": {"sweep", "information", "others", "curves", "steps", "attacks", "samples", "health"},
+    "09_ceb_corruptions": {"images", "errors", "cells", "published", "official"},
     "10_ceb_calibration": {"clean", "severity"},
     "12_claims": {"claims"},
 }

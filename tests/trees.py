@@ -14,7 +14,7 @@ FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
 NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20, "chain_n_steps": 2, "buffer_n_per_class": 13, "anneal_epochs": 4}
 KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without", "jempp", "robust_jem")
-KEPT += ("xent", "xent_noise", "ceb")
+KEPT += ("xent", "xent_noise", "ceb", "cceb")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {
@@ -117,6 +117,13 @@ NOTEBOOK = {
         "n_queries": 5,
         "sample_counts": [2],
         "n_health": 8,
+    },
+    "09_ceb_corruptions": {
+        "networks": ["xent", "ceb@rho=2", "cceb@rho=2"],
+        "table_networks": ["xent", "ceb@rho=2", "cceb@rho=2"],
+        "n_images": 40,
+        "attack_n_images": 20,
+        "n_steps": 2,
     },
     "10_ceb_calibration": {
         "networks": ["xent", "ceb@rho=8", "ceb@rho=2"],
