@@ -124,6 +124,12 @@ class Memory:
     @classmethod
     def begun(cls, entry: Mapping[str, Any], images: ImageSet, *, seed: int, stream: int = 0) -> Memory:
         """That of a training's first step: a buffer filled from the start, on the images' device."""
+        n_slots = entry["buffer_n_per_class"] * images.num_classes
+        if entry["batch_size"] > n_slots:
+            raise ValueError(
+                f"expected batch_size to be at most the {n_slots} images of the replay buffer (buffer_n_per_class for "
+                f"{images.num_classes} classes), got {entry['batch_size']}"
+            )
         own = stream_seed(seed, stream)
         buffer = ReplayBuffer.filled(
             start_of(entry, images), num_classes=images.num_classes, n_per_class=entry["buffer_n_per_class"],

@@ -124,3 +124,13 @@ def plane(found: pd.DataFrame, *, split: str) -> pd.DataFrame:
             row |= {axis: float(values.mean()), f"{axis}_low": ends[0], f"{axis}_high": ends[1]}
         rows.append(row | {"rho": float(part["rho"].iloc[0])})
     return pd.DataFrame(rows)
+
+
+def reading(places: pd.DataFrame, *, most: float) -> str:
+    """For each family of a `plane` what its least and its largest ρ keep beyond Y and lack of H(Y), `most`."""
+    lines = []
+    for family, rows in places[places["rho"].notna()].groupby("family", sort=False):
+        ends = rows.sort_values("rho").iloc[[0, -1]].to_dict("records")
+        said = [f"ρ = {one['rho']:g} keeps {one['x']:.3g} nat beyond Y and lacks {most - one['y']:.2g}" for one in ends]
+        lines.append(f"{style.label(family)}: {said[0]} nat of H(Y); {said[1]} nat")
+    return "\n".join(lines)

@@ -24,6 +24,7 @@ def ladder(
     columns: str,
     rows: Mapping[str, str],
     by: str,
+    seeds: pd.DataFrame | None = None,
     row: str = "row",
     value: str = "value",
     low: str = "low",
@@ -33,7 +34,8 @@ def ladder(
 
     `means` has one row for each number. Where `x` is a number it is a point, with its interval, of the curve of `by`;
     where `x` is missing it is a level of that panel: a dashed line across, its interval a band. `low` and `high` may be
-    missing. Raises ValueError where a panel has no number at all.
+    missing. `seeds` has the numbers behind the means with a column `seed`: a thin curve for each.
+    Raises ValueError where a panel has no number at all.
     """
     needed(means, [columns, by, row, value])
     across, lines = groups(means, columns), list(dict.fromkeys(means[by]))
@@ -47,6 +49,9 @@ def ladder(
                 mine = part[part[row] == name]
                 if mine.empty:
                     raise ValueError(f"means: expected numbers of {name} for {column}, got none")
+                if seeds is not None:
+                    _thin(axes[i, j], seeds[(seeds[columns] == column) & (seeds[row] == name)], x=x, by=by, value=value,
+                          palette=palette)  # fmt: skip
                 for line, numbers in groups(mine, by).items():
                     _line(axes[i, j], numbers, x=x, ends=(value, low, high), colour=palette[line], dash=dashes[line])
                 if i == 0:
@@ -72,6 +77,14 @@ def _line(ax: Axes, numbers: pd.DataFrame, *, x: str, ends: tuple[str, str, str]
     ax.errorbar(points[x].to_numpy(dtype=float), middle, reach, fmt="o", markersize=3.5, capsize=2, linewidth=1,
                 color=colour)  # fmt: skip
     ax.plot(points[x].to_numpy(dtype=float), middle, color=colour, linestyle=dash)
+
+
+def _thin(ax: Axes, numbers: pd.DataFrame, *, x: str, by: str, value: str, palette: Mapping[str, str]) -> None:
+    """A curve for each seed; what has no `x` has none."""
+    for (line, _), part in numbers[numbers[x].notna()].sort_values(x).groupby([by, "seed"], sort=False):
+        ax.plot(
+            part[x].to_numpy(), part[value].to_numpy(), color=palette[str(line)], linewidth=0.6, alpha=0.7, zorder=1.8
+        )
 
 
 def _handle(means: pd.DataFrame, line: str, *, by: str, x: str, colour: str, dash: Any) -> Line2D:

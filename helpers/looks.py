@@ -39,12 +39,16 @@ def look(
     return found
 
 
-def splits(names: Sequence[str], *, profile: str, n_images: int) -> dict[str, ImageSet]:
+def splits(names: Sequence[str], *, main: str, profile: str, n_images: int) -> dict[str, ImageSet]:
     """The data that all of these networks have: the first `n_images` of "train" and of "test", and all of "validation".
+
+    `main` is the one of them that the others are compared with; ValueError where it is not among them.
 
     "validation" is there only where every recipe keeps the same images for it, since those of one may have trained
     another. ValueError where the networks have different data.
     """
+    if main not in names:
+        raise ValueError(f"robust_network: expected one of the networks ({', '.join(names)}), got {main!r}")
     entries = [parameters.recipe(profile, name).entry for name in names]
     if len(kinds := {(entry["dataset"], entry.get("image_size")) for entry in entries}) != 1:
         raise ValueError(f"networks: expected all of one data set and size, got {sorted(map(str, kinds))}")

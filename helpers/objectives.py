@@ -14,7 +14,7 @@
 
 and to each that has an x* a recipe may add λ · penalty(E(x) − E(x*)), a Delta Energy Regulariser (`energy_penalty`).
 
-A change here that changes a loss needs a new number in `parameters.OBJECTIVE_VERSIONS`: networks are kept by the hash
+A change here that changes a loss needs a new number in `versions.OBJECTIVE_VERSIONS`: networks are kept by the hash
 of their recipe, and a test with golden losses holds the two together.
 """
 

@@ -24,19 +24,11 @@ import yaml
 from helpers import entries
 from helpers import glossary as _glossary
 from helpers.glossary import ParameterError, ParameterErrors, Term, checked_all, nearest
+from helpers.versions import OBJECTIVE_VERSIONS, REMOVAL_VERSION
 
 __all__ = ["OBJECTIVE_VERSIONS", "ROOT", "ParameterError", "ParameterErrors", "Parameters", "Recipe", "Term"]
 
 ROOT: Path = Path(__file__).resolve().parent.parent
-
-# Part of a recipe's hash: raise a number when the objective's loss changes, and its networks are trained anew.
-OBJECTIVE_VERSIONS: dict[str, int] = {
-    "standard": 1, "madry": 1, "fgsm_rs": 1, "trades": 1, "weat_nat": 1, "weat_adv": 1, "mail_trades": 1, "mart": 1,
-    "jem": 1, "ceb": 1, "vib": 1,
-}  # fmt: skip
-
-# Part of the hash of a recipe that leaves training images out: raise it when helpers/removal.py chooses others.
-REMOVAL_VERSION = 1
 
 # Keys of an entry that do not change what is trained.
 _WITHOUT_EFFECT = {"published", "url", "checkpoint_every"}

@@ -143,11 +143,19 @@ def ladder(scalars: pd.DataFrame, *, rows: Mapping[str, Sequence[str]]) -> pd.Da
     name); those without are levels, of the first measure only: cross-entropy and γ = 0
     in their own family, what else there is (adversarial training) in all.
     """
-    blocks = []
     chosen = scalars[scalars["metric"].isin(["accuracy", "robust_accuracy"])]
     guest = chosen["rho"].isna() & ~chosen["kind"].isin([XENT, NOISE])
     families = list(dict.fromkeys(chosen.loc[~guest, "family"]))
-    chosen = pd.concat([chosen[~guest], *(chosen[guest].assign(family=one) for one in families)])
+    return _in_rows(pd.concat([chosen[~guest], *(chosen[guest].assign(family=one) for one in families)]), rows)
+
+
+def by_seed(shares: pd.DataFrame, *, rows: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The seeds behind the curves of `ladder`, from `accuracies`."""
+    return _in_rows(shares[shares["rho"].notna()].rename(columns={"share": "value"}), rows)
+
+
+def _in_rows(chosen: pd.DataFrame, rows: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    blocks = []
     for row, measures in rows.items():
         for measure in measures:
             part = chosen[chosen["measure"] == measure]
@@ -200,3 +208,14 @@ def reading(scalars: pd.DataFrame) -> str:
 
 def _correlation(row: Mapping[Any, Any]) -> str:
     return str(tables.Interval(float(row["value"]), *(None if pd.isna(row[e]) else row[e] for e in ("low", "high"))))
+
+
+def span(scalars: pd.DataFrame) -> str:
+    """For each measure the least and the most accurate network of a record of `summary`; a line each."""
+    lines = []
+    shares = scalars[scalars["metric"].isin(["accuracy", "robust_accuracy"])]
+    for measure, part in shares.groupby("measure", sort=False):
+        ends = [part.loc[found].to_dict() for found in (part["value"].idxmin(), part["value"].idxmax())]
+        least, most = (f"{robustness.interval(one)} % ({style.label(one['network'])})" for one in ends)
+        lines.append(f"{said(str(measure))}: from {least} to {most}")
+    return "\n".join(lines)

@@ -242,5 +242,27 @@ def reading(means: pd.DataFrame, *, at: str) -> str:
     return "\n".join(lines)
 
 
+def lower_rho(found: pd.DataFrame) -> str:
+    """For each family and ECE of `over_rho` the ρ whose mean lies below cross-entropy's, of those tried."""
+    lines = []
+    for (family, metric), part in found.groupby(["family", "metric"], sort=False):
+        plain, ladder = part[part["kind"] == XENT], part[part["kind"] == "ceb"].sort_values("rho")
+        if len(plain) and len(ladder):
+            lower = ladder[ladder["value"] < plain["value"].iloc[0]]["rho"]
+            said = ", ".join(f"{rho:g}" for rho in lower) or "none"
+            tried = ", ".join(f"{rho:g}" for rho in ladder["rho"])
+            lines.append(f"{style.label(family)}: mean {_named(str(metric))} below XEnt's at ρ = {said} of {tried}")
+    return "\n".join(lines)
+
+
+def sureness(found: pd.DataFrame) -> str:
+    """For each network of `bins` its mean confidence less its accuracy, in points; a line each."""
+    lines = []
+    for network, part in found[found["count"] > 0].groupby("network", sort=False):
+        gap = float(((part["confidence"] - part["accuracy"]) * part["count"]).sum() / part["count"].sum())
+        lines.append(f"{style.label(network)}: {abs(gap):.1f} points too {'sure' if gap > 0 else 'little sure'}")
+    return "\n".join(lines)
+
+
 def _named(metric: str) -> str:
     return {"ece": "ECE", "scaled_ece": "ECE at T"}[metric]

@@ -32,6 +32,21 @@ def test_curves_in_rising_order_and_levels_across():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CEB", "XEnt"]
 
 
+def test_seeds_are_thin_curves_of_their_own():
+    frame = means()
+    seeds = pd.concat([frame.assign(seed=k, value=frame["value"] + k) for k in (0, 1)])
+    plain, figure = (
+        ladder(frame),
+        plots.ladder(
+            frame, x="rho", x_label="ρ", columns="family", rows={"clean": "clean (%)"}, by="kind", seeds=seeds
+        ),
+    )
+    added = {tuple(line.get_ydata()) for line in figure.axes[0].lines} - {
+        tuple(line.get_ydata()) for line in plain.axes[0].lines
+    }
+    assert added == {(81.0, 61.0)}, "seed 0 lies on the mean, and what has no ρ has no curve"
+
+
 def test_a_panel_without_numbers_is_refused():
     frame = means()
     with pytest.raises(ValueError, match="expected numbers of linf for no_norm, got none"):

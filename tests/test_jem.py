@@ -15,7 +15,7 @@ def train() -> data.ImageSet:
     return tiny.sets().train
 
 
-ENTRY = {**jems.ENTRY, "divergence_window": 10}
+ENTRY = {**jems.ENTRY, "divergence_window": 10, "batch_size": 12}
 
 
 def entry(**changes: object) -> dict[str, object]:
@@ -138,7 +138,7 @@ def formula() -> models.Network:
 
 
 # By version: losses of four images. When a change moves them, raise the objective's number in
-# parameters.OBJECTIVE_VERSIONS, so that networks are trained anew, and put the new losses here.
+# versions.OBJECTIVE_VERSIONS, so that networks are trained anew, and put the new losses here.
 GOLDEN = {1: [4.9096956, 6.3534584, 13.580802, 12.495358]}
 
 
@@ -238,6 +238,11 @@ def test_the_buffer_of_a_finished_training_is_a_data_set(train, tmp_path):
     assert found.classes == train.classes
     with pytest.raises(ValueError, match=r"expected .*buffer\.safetensors"):
         jem.buffer_in(tmp_path / "other", train)
+
+
+def test_a_buffer_smaller_than_a_batch_is_told(train):
+    with pytest.raises(ValueError, match=r"batch_size to be at most the 40 images of the replay buffer .* got 41"):
+        memory(train, batch_size=41)
 
 
 def test_gradient_norms_are_those_of_the_marginal_energy(train):

@@ -47,3 +47,6 @@ def test_no_rex_of_its_own_where_b_was_not_trained(tmp_path):
     place = kept.plane(record.frame("networks"), split="train").iloc[0]
     assert place["x"] == pytest.approx(float(pieces["ceb@rho=2", 0]["train rex_class_means"]))
     assert place["y_low"] < place["y"] < place["y_high"]
+    said = kept.reading(kept.plane(record.frame("networks"), split="train"), most=math.log(2))
+    assert said.startswith("batch norm: ρ = 2 keeps")
+    assert len(said.splitlines()) == 1, "γ = 0 is no ρ"

@@ -119,7 +119,13 @@ def test_its_job_waits_for_the_notebooks_that_it_reads():
     job = jobs.notebook("digits", "12_claims")
     read = {one.name for one in job.needs() if one.kind == "notebook"}
     assert read == {*ledger.notebooks()} & {*parameters.notebooks("digits")}
-    assert {"01_energy_landscape", "04_generation", "06_robust_jem", "07_hybrid_evaluation"} <= read
+    assert {
+        "01_energy_landscape",
+        "04_generation",
+        "06_robust_jem",
+        "07_hybrid_evaluation",
+        "08_ceb_robustness",
+    } <= read
     assert {jobs.notebook("digits", name).stamp for name in read} | {ledger.path()} <= set(job.inputs())
     asked = [one.name for one in jobs.of("digits", ["12_claims"]) if one.kind == "notebook"]
     assert asked == [*sorted(read), "12_claims"]

@@ -40,16 +40,21 @@ def test_the_mass_is_only_where_it_was_asked_for(found):
 
 
 def test_validation_images_come_along_where_all_recipes_keep_the_same():
-    sets = looks.splits(["standard", "madry"], profile="digits", n_images=50)
+    sets = looks.splits(["standard", "madry"], main="madry", profile="digits", n_images=50)
     assert {name: len(one) for name, one in sets.items()} == {"train": 50, "test": 50, "validation": 180}
     assert not set(sets["train"].index.tolist()) & set(sets["validation"].index.tolist())
     # madry_few keeps other images, among them such as standard was trained on
-    assert set(looks.splits(["standard", "madry_few"], profile="digits", n_images=50)) == {"train", "test"}
+    assert set(looks.splits(["standard", "madry_few"], main="standard", profile="digits", n_images=50)) == {
+        "train",
+        "test",
+    }
 
 
 def test_networks_of_different_data_are_refused():
     with pytest.raises(ValueError, match="all of one data set"):
-        looks.splits(["madry", "madry_svhn"], profile="paper", n_images=5)
+        looks.splits(["madry", "madry_svhn"], main="madry", profile="paper", n_images=5)
+    with pytest.raises(ValueError, match=r"robust_network: expected one of the networks \(standard\), got 'madry'"):
+        looks.splits(["standard"], main="madry", profile="digits", n_images=5)
 
 
 def test_trainings_that_diverged_or_were_given_up_are_named(monkeypatch):

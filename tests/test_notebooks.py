@@ -46,6 +46,7 @@ def test_the_notebooks_of_this_project_are_all_here():
         "03_weat",
         "04_generation",
         "05_generation_ablations",
+        "06_robust_jem",
         "07_hybrid_evaluation",
         "08_ceb_robustness",
         "10_ceb_calibration",

@@ -31,7 +31,7 @@ OWN: dict[str, dict[str, object]] = {
 ATTACKED = [name for name in objectives.OBJECTIVES if name != "standard"]
 
 # (objective, version): losses of four fixed images. When a change moves them, raise the objective's number in
-# parameters.OBJECTIVE_VERSIONS, so that networks are trained anew, and put the new losses here.
+# versions.OBJECTIVE_VERSIONS, so that networks are trained anew, and put the new losses here.
 GOLDEN: dict[tuple[str, int], list[float]] = {
     ("standard", 1): [0.3171590791, 1.4770933551, 3.2060495883, 0.4162547535],
     ("madry", 1): [0.4188075812, 1.6703847181, 2.9737848685, 0.4435820997],

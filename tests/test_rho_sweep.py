@@ -83,3 +83,8 @@ def test_the_ladder_gives_guests_to_every_family_and_levels_once():
     assert set(rows.loc[rows["kind"] == "madry", "family"]) == {"batch_norm", "no_norm"}
     assert set(rows["line"]) == {"xent", "gamma0", "madry", "ceb", "ceb@targeted"}
     assert (rows[rows["rho"].isna()]["measure"] == "pgd_ce linf").all()
+    seeds = rho_sweep.by_seed(rho_sweep.accuracies(made, arms), rows={"L∞": ["pgd_ce linf", "pgd_ce_targeted linf"]})
+    assert set(seeds["line"]) == {"ceb", "ceb@targeted"}
+    assert len(seeds) == 2 * 3 * 2, "two measures, three ρ, two seeds"
+    assert "untargeted L∞: from 25 [11, 47] % (XEnt) to 95" in rho_sweep.span(scalars)
+    assert "(Madry AT)" in rho_sweep.span(scalars)

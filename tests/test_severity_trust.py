@@ -79,6 +79,9 @@ def test_means_over_corruptions_a_record_and_what_is_said(tmp_path):
     levels = severity_trust.over_rho(record.scalars, arms, at=5)
     assert set(levels["metric"]) == {"ece", "scaled_ece"}
     assert levels.set_index(["kind", "metric"])["rho"].isna()["xent", "ece"]
+    assert severity_trust.lower_rho(levels).splitlines()[0] == "batch norm: mean ECE below XEnt's at ρ = 0 of 0"
+    hard = severity_trust.bins({name: pieces[name] for name in ("fog", "snow")}, every, place=1)
+    assert severity_trust.sureness(hard).splitlines()[0] == "XEnt: 30.0 points too sure"
     drawn = severity_trust.boxes(frame, rows={"ece": "ECE"})
     assert set(drawn["line"]) == {"XEnt", "CEB, accuracy nearest to XEnt"}
 

@@ -195,7 +195,7 @@ def test_the_sweeps_that_are_here_are_good_in_every_profile_that_trains_their_ne
         assert "of params/cifar10-cpu/networks.yaml" in str(sweeps.check(name, profile)[0])
     else:
         assert sweeps.check(name, profile) == []
-        assert len(sweeps.read(name, profile).points) > 1
+        assert sweeps.read(name, profile).points
 
 
 # Jobs and folders of points

@@ -12,8 +12,9 @@ from helpers.parameters import ROOT
 PARTS = ("helpers", "notebooks", "params")
 FILES = ("pyproject.toml", "Snakefile", "run_all.sh", "requirements.lock")
 NETWORK = {"epochs": 9, "width": 4, "batch_size": 128, "n_steps": 2, "monitor_n_images": 12, "monitor_n_steps": 2}
-NETWORK |= {"anneal_epochs": 4, "seeds": [0, 1], "checkpoint_every": 20}
-KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without", "xent", "xent_noise", "ceb", "cceb")
+NETWORK |= {"seeds": [0, 1], "checkpoint_every": 20, "chain_n_steps": 2, "buffer_n_per_class": 13, "anneal_epochs": 4}
+KEPT = ("standard", "judge", "madry", "trades", "fgsm_rs_large", "madry_without", "jempp", "robust_jem")
+KEPT += ("xent", "xent_noise", "ceb", "cceb")
 NOTEBOOK = {
     "00_start_here": {"n_steps": 3, "own_epochs": 1},
     "01_energy_landscape": {
@@ -64,9 +65,23 @@ NOTEBOOK = {
         "n_generated": 80,
         "n_shown": 2,
     },
-    "07_hybrid_evaluation": {
-        "networks": ["standard", "madry"],
+    "06_robust_jem": {
         "robust_network": "madry",
+        "stability_networks": ["jempp", "robust_jem"],
+        "step_conventions": ["train"],
+        "marginal_n_steps": 3,
+        "step_counts": [2],
+        "epsilons_255": [12.75, 31.875],
+        "l2_n_steps": 2,
+        "contrast_factors": [0.9, 1],
+        "n_generated": 40,
+        "n_sets": 2,
+        "n_shown": 4,
+        "n_chains": 10,
+    },
+    "07_hybrid_evaluation": {
+        "networks": ["standard", "jempp"],
+        "robust_network": "jempp",
         "n_images": 60,
         "n_bins": 5,
         "outside_sets": ["letters", "noise", "svhn"],
