@@ -164,10 +164,15 @@ def sweep(folder: Path | str) -> list[Path]:
 
 
 def _alive(process: int) -> bool:
+    """Whether there is such a process; one that has ended and whom nobody has asked for its status yet is not alive."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True  # no /proc here
+    return state != "Z"

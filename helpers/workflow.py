@@ -231,6 +231,7 @@ def run(request: Request, notebooks: list[str], planned: list[Job]) -> int:
         _warn_of_disk(request.profile, home)
         watch = Watch(planned, secrets.token_hex(8))
         code, said = _snakemake(_command(request, notebooks), watch, log=home / "logs" / "snakemake.log", lock=lock)
+        files.sweep(home)  # again: a kernel may outlive the killed run before this one by a second, and leave its own
         if code and planned[-1].label not in watch.outcomes:  # Snakemake leaves it out when a notebook has failed
             _report(watch)
         return summary(watch, code=code, said=said)

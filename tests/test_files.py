@@ -157,6 +157,18 @@ def test_sweeping_leaves_other_machines_and_other_names_alone(tmp_path):
     assert len(list(tmp_path.iterdir())) == 6
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_sweeping_takes_what_a_process_left_that_has_ended_and_was_not_waited_for(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])  # nobody waits for it
+    stat = Path(f"/proc/{ended.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    path = tmp_path / f".tmp-{files._HOST}-{ended.pid}-0-x.txt"
+    path.write_text("")
+    assert files.sweep(tmp_path) == [path]
+    ended.wait()
+
+
 def test_overwrite_changes_these_bytes_only_and_says_what_failed(tmp_path, monkeypatch):
     path = tmp_path / "x.bin"
     path.write_bytes(b"0123456789")
