@@ -215,7 +215,7 @@ def span(scalars: pd.DataFrame) -> str:
     lines = []
     shares = scalars[scalars["metric"].isin(["accuracy", "robust_accuracy"])]
     for measure, part in shares.groupby("measure", sort=False):
-        ends = [part.loc[found].to_dict() for found in (part["value"].idxmin(), part["value"].idxmax())]
+        ends = part.sort_values("value").iloc[[0, -1]].to_dict("records")
         least, most = (f"{robustness.interval(one)} % ({style.label(one['network'])})" for one in ends)
         lines.append(f"{said(str(measure))}: from {least} to {most}")
     return "\n".join(lines)

@@ -28,6 +28,7 @@ def rungs(
     knob_label: str,
     by: str,
     y_label: str,
+    root: bool = False,
     value: str = "value",
     low: str = "low",
     high: str = "high",
@@ -36,7 +37,8 @@ def rungs(
 
     `means` has one row for each number. Where `knob` is missing the row of `by` is a level: a line across its place,
     with its interval as a band. Where it is a number it is a rung: a dot with its interval, from the knob's lowest
-    value at the left to its highest, joined by a line. Places have a grid line between them.
+    value at the left to its highest, joined by a line. Places have a grid line between them. With `root` heights
+    are square roots, so that small shares are told apart beside large ones; numbers are then not negative.
     """
     needed(means, [places, panels, by, value])
     order = list(dict.fromkeys(means[places]))
@@ -54,6 +56,8 @@ def rungs(
                 _levels(ax, here[here[knob].isna()], at=at, by=by, palette=palette, ends=(value, low, high))
                 _rungs(ax, here[here[knob].notna()], at=at, knob=knob, shades=shades, ends=(value, low, high))
             ax.set(title=style.label(name), ylabel=y_label, xlim=(-0.5, len(order) - 0.5))
+            if root:
+                _rooted(ax, float(np.nanmax(means[[value, high]].to_numpy(dtype=float))))
             ax.set_xticks(np.arange(len(order)), order, rotation=60, ha="right", rotation_mode="anchor")
             ax.set_xticks(np.arange(len(order) - 1) + 0.5, minor=True)
             ax.grid(visible=False, axis="x", which="major")
@@ -89,6 +93,12 @@ def _rungs(
     reach = np.nan_to_num(np.abs(rows[[low, high]].to_numpy(dtype=float) - y[:, None])).T
     for one, middle, ends_of, step in zip(x, y, reach.T, rows[knob], strict=True):
         ax.errorbar(one, middle, ends_of[:, None], fmt="o", markersize=3.4, linewidth=0.9, color=shades[step], zorder=3)
+
+
+def _rooted(ax: Axes, highest: float) -> None:
+    ax.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0.0)), np.square))
+    ax.set_ylim(0, 1.03 * highest)
+    ax.set_yticks([tick for tick in (0, 1, 2, 5, 10, 20, 40, 60, 80, 100, 125, 150, 200) if tick <= highest])
 
 
 def _handles(

@@ -41,6 +41,14 @@ def test_levels_alone_and_missing_intervals_are_drawn():
     assert not figure.axes[0].collections
 
 
+def test_roots_spread_small_numbers_and_keep_places_in_order():
+    ax = plots.rungs(means(), **WORDS, root=True).axes[0]
+    heights = ax.transData.transform([(0, y) for y in (0, 1, 4, 9)])[:, 1]
+    assert np.diff(heights) == pytest.approx([heights[1] - heights[0]] * 3)
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_yticks().tolist() == [0, 1, 2, 5, 10]
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="place"):
         plots.rungs(means().drop(columns="place"), **WORDS)
