@@ -45,12 +45,17 @@ def world() -> World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Join the processes that torchrun started with this one, and leave them at the end; alone it does nothing.
+    """Join the processes that torchrun started with this one, and leave them at the end.
+
+    Alone it does nothing, and inside another `joined` too: torchrun's processes meet once.
 
     Gradients go through NCCL where there is CUDA (a device for each process of a machine), else through Gloo.
     """
     if not all(os.environ.get(name) for name in VARIABLES):
         yield World()
+        return
+    if processes.is_initialized():
+        yield world()
         return
     cuda = torch.cuda.is_available()
     if cuda:

@@ -55,15 +55,16 @@ def torchrun(root, *names, processes, then=""):
     script = root / "run.py"
     lines = [
         "from pathlib import Path",
-        "from helpers import parameters, zoo",
+        "from helpers import distributed, parameters, zoo",
         f"parameters.ROOT = Path({str(root)!r})",
         textwrap.dedent(then),
-        *(f"assert zoo.main(['train', 'tiny', {name!r}, '--seed', '0']) == 0" for name in names),
+        "with distributed.joined():",
+        *(f"    assert zoo.main(['train', 'tiny', {name!r}, '--seed', '0']) == 0" for name in names),
     ]
     script.write_text("\n".join(lines))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", script]
     environment = trees.environment(parameters.ROOT)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
 
 
 @pytest.fixture(scope="module")
