@@ -10,5 +10,5 @@ failed=0
 "$PYTHON" -m ruff format --check . || failed=1
 "$PYTHON" -m mypy || failed=1
 [ "$failed" = 0 ] || echo "Lint or types failed: see above. The tests run all the same, the status will be 1."
-"$PYTHON" -m pytest -n 2 "$@" || failed=1
+"$PYTHON" -m pytest -n 2 --dist worksteal "$@" || failed=1
 exit "$failed"
