@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from helpers import image_quality, metrics, records, sample_sets, style, tables
+from helpers import image_quality, metrics, parameters, records, sample_sets, style, tables
 from helpers.image_quality import Protocol
 from helpers.parameters import ROOT
 from helpers.sample_sets import Place
@@ -100,6 +101,8 @@ def of_sets(several: Sequence[Piece], seeds: Sequence[int], **where: Any) -> lis
     rows, each, n = found.scalars(seeds=seeds, **where), [_own(piece) for piece in several], found.protocol.n
     for name in each[0]:
         estimate = metrics.over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
+        if parameters.metrics()[name].unit == "%":
+            estimate = replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))
         value = estimate.value if name == "seconds_per_image" else estimate  # of a machine: no spread of a method
         rows.append(records.scalar(name, value, n=n, seeds=seeds, sets=len(several), **where))
     return rows

@@ -86,6 +86,8 @@ def test_a_row_for_each_case_and_set(made, record):
     single = frame[frame["case"] == "robust_classifier"].iloc[0]
     assert single["chain_energy"] == ""
     assert math.isnan(single["step_size"])
+    ends = record.scalars.query("metric == 'saturation'")
+    assert ((ends["low"] >= 0) & (ends["high"] <= 100)).all()
     value = record.value("saturation", ablation="contrast", case="c = 0.8")
     assert value == pytest.approx(frame.loc[frame["case"] == "c = 0.8", "saturation"].mean())
 
