@@ -138,6 +138,8 @@ NOTEBOOK = {
         "overfitting_der_network": "madry",
         "single_step_network": "fgsm_rs_large",
         "single_step_der_network": "fgsm_rs_large",
+        "norm_network": "xent",
+        "no_norm_network": "xent_noise",
     },
 }
 
