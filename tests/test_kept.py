@@ -31,9 +31,7 @@ def test_rex_of_a_known_encoder():
 
 def test_each_set_is_gone_through_once(monkeypatch):
     seen, measure = [], information.measure
-    monkeypatch.setattr(
-        information, "measure", lambda net, one, **given: seen.append(one) or measure(net, one, **given)
-    )
+    monkeypatch.setattr(information, "measure", lambda f, one, **given: seen.append(one) or measure(f, one, **given))
     measured()
     assert [len(one) for one in seen] == [40, 10]
 
