@@ -55,7 +55,7 @@ def test_nothing_is_missing_where_the_files_are(files):
 
 def test_what_is_absent_is_said_with_its_command(tmp_path):
     said = official_sets.missing("cifar", root=tmp_path)
-    assert "python -m helpers.corruption_sets download cifar10c" in said
+    assert "python -m helpers.data download cifar10c" in said
     assert str(tmp_path) not in said
     assert "download imagenetc-noise" in official_sets.missing("imagenet", root=tmp_path)
     assert "ours" in official_sets.missing("digits")
