@@ -31,6 +31,8 @@ def missing(profile: Profile, *, root: Path | str | None = None) -> str:
                 corruption_sets.cifar10_c(name, severity=SEVERITIES[0], root=root)
             else:
                 corruption_sets.imagenet_c(name, severity=SEVERITIES[0], n_images=1, root=root)
+        if profile == "imagenet":
+            photographs.imagenet_validation(root)
     except FileNotFoundError as error:
         return str(error).replace(str(data.data_root(root)), "DATA_ROOT")
     return ""

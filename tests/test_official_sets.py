@@ -67,3 +67,15 @@ def test_what_is_absent_is_said_with_its_command(tmp_path):
 
 def test_the_clean_images_of_cifar_are_its_first_ones(clean):
     assert official_sets.clean(clean, profile="cifar", n_images=2).index.tolist() == [0, 1]
+
+
+def test_imagenet_c_without_the_clean_photographs_has_nothing_to_stand_beside(tmp_path):
+    from PIL import Image
+
+    for name in names():
+        folder = tmp_path / "ImageNet-C" / name / "1" / "n01"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (224, 224)).save(folder / "a.JPEG")
+    assert "imagenet/val" in official_sets.missing("imagenet", root=tmp_path).replace("\\", "/")
+    (tmp_path / "imagenet" / "val").mkdir(parents=True)
+    assert official_sets.missing("imagenet", root=tmp_path) == ""
