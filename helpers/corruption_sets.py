@@ -1,4 +1,4 @@
-"""The official corrupted images, CIFAR-10-C and ImageNet-C, and how near ours come to them.
+"""The official corrupted images, CIFAR-10-C and ImageNet-C, read; official_sets.py lays ours beside them.
 
 Reported numbers of the benchmarks come from these files; ours serve images that they do not hold. archives.py says
 where they come from.
@@ -10,20 +10,16 @@ where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
 
-from helpers import checks, corruptions, data, readers
+from helpers import checks, data, readers
 from helpers.archives import ARCHIVES, archive_of
 from helpers.corruption_settings import GROUPS, SEVERITIES, Profile, names
 
-__all__ = ["Nearness", "against_official", "cifar10_c", "imagenet_c", "nearness", "same_images"]
+__all__ = ["cifar10_c", "imagenet_c", "same_images"]
 
 CIFAR_TEST = 10_000
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -98,78 +94,20 @@ def imagenet_c(name: str, *, severity: int, n_images: int, root: Path | str | No
     return data.from_tensors(pixels, labels, classes=classes, name=f"imagenetc/{name}/{severity}", index=place)
 
 
-# Ours against theirs --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Nearness:
-    """How two corruptions of the same images compare: root mean square distances to the clean images, and more.
-
-    `ratio` ours / theirs of the mean distances; `psnr_difference` −20 log₁₀ ratio, in dB; `spread_ratio` of the
-    standard deviations of the distances over images; `mean_shift` ours − theirs of the mean brightness.
-    """
-
-    distance_ours: float
-    distance_theirs: float
-    ratio: float
-    psnr_difference: float
-    spread_ratio: float
-    mean_shift: float
-
-
-def nearness(clean: Tensor, ours: Tensor, theirs: Tensor) -> Nearness:
-    """Compare two corruptions of the clean images, all (B, C, H, W) in [0, 1], at least two images.
-
-    >>> x, theirs = torch.zeros(2, 1, 4, 4), torch.tensor([0.1, 0.2]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
-    >>> found = nearness(x, 2 * theirs, theirs)
-    >>> round(found.ratio, 3), round(found.psnr_difference, 2), round(found.mean_shift, 2)
-    (2.0, -6.02, 0.15)
-    """
-    a, b = corruptions.distance(clean, ours).double(), corruptions.distance(clean, theirs).double()
-    if len(a) < 2:
-        raise ValueError(f"expected at least two images, got {len(a)}")
-    if not bool(b.mean() > 0) or not bool(a.mean() > 0):
-        raise ValueError("expected corruptions that change the images, got one that does not")
-    ratio = a.mean() / b.mean()
-    return Nearness(
-        distance_ours=float(a.mean()),
-        distance_theirs=float(b.mean()),
-        ratio=float(ratio),
-        psnr_difference=float(-20 * ratio.log10()),
-        spread_ratio=float(a.std() / b.std()),
-        mean_shift=float(ours.double().mean() - theirs.double().mean()),
-    )
-
-
-def against_official(
-    clean: data.ImageSet,
-    *,
-    corruptions_named: Iterable[str],
-    profile: Profile,
-    seed: int,
-    root: Path | str | None = None,
-) -> pd.DataFrame:
-    """Ours beside the official files on the same test images: a row of `Nearness` for each corruption and severity.
-
-    With profile "cifar", `clean` is (part of) CIFAR-10's test split, whose `index` finds the rows of CIFAR-10-C. With
-    "imagenet" it is `photographs.by_class(photographs.imagenet_validation(), n_images=n)`, since ImageNet-C keeps the
-    validation images' paths and so their order. ValueError where labels or places do not agree.
-    """
-    rows = []
-    x = clean.images()
-    for name in corruptions_named:
-        for severity in SEVERITIES:
-            theirs = same_images(clean, name, severity, profile=profile, root=root)
-            ours = corruptions.corrupt(name, x, severity=severity, profile=profile, seed=seed, index=clean.index)
-            rows.append({"corruption": name, "severity": severity} | asdict(nearness(x, ours, theirs.images())))
-    return pd.DataFrame(rows)
+# The same images ------------------------------------------------------------------------------------------------------
 
 
 def same_images(
     clean: data.ImageSet, name: str, severity: int, *, profile: Profile, root: Path | str | None
 ) -> data.ImageSet:
-    """The official corruption of the images in `clean`, which are as `against_official` wants them."""
+    """The official corruption of the images in `clean`.
+
+    With profile "cifar", `clean` is (part of) CIFAR-10's test split, whose `index` finds the rows of CIFAR-10-C. With
+    "imagenet" it is `photographs.by_class(photographs.imagenet_validation(), n_images=n)`, since ImageNet-C keeps the
+    validation images' paths and so their order. ValueError where labels or places do not agree.
+    """
     checks.choice(profile, ("cifar", "imagenet"), "profile (with official files)")
+    clean = clean.to("cpu")
     if profile == "cifar":
         theirs = cifar10_c(name, severity=severity, root=root).subset(clean.index)
     else:
