@@ -85,13 +85,22 @@ def verdicts(pieces: Pieces, arms: Mapping[str, Arm]) -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True)
 
 
+def plain(pieces: Pieces) -> pd.DataFrame:
+    """One row for each network, seed and test image, of networks that have no ρ to choose."""
+    blocks = [
+        pd.DataFrame({"image": piece[IMAGE], "correct": piece[TEST]}).assign(network=network, seed=seed)
+        for (network, seed), piece in pieces.items()
+    ]
+    return pd.concat(blocks, ignore_index=True)
+
+
 def summary(pieces: Pieces, arms: Mapping[str, Arm], *, seed: int) -> list[records.Scalar]:
-    """Scalars for a record: accuracy of each network by split, and of each family the differences of COMPARED (points).
+    """Scalars for a record: accuracy of each network in `arms` by split, and of each family the differences of COMPARED (points).
 
     Differences are those of test images, paired by seed and image as in the ledger (`contrasts.difference`).
     """
     rows = []
-    for name in dict.fromkeys(name for name, _ in pieces):
+    for name in dict.fromkeys(name for name, _ in pieces if name in arms):
         mine = _seeds(pieces, name)
         for split in (VALIDATION, TEST):
             several = [piece[split] for piece in mine.values() if split in piece]

@@ -69,4 +69,7 @@ def test_verdicts_are_of_the_sets_that_were_given():
     images, _ = bottlenecks.images()
     found = optimum.measured(bottlenecks.network(), {"test": images, "validation": images.first(5)}, batch_size=16)
     assert found["test"].all()
+    rows = optimum.plain({("xent", 0): found, ("xent", 1): found | {"test": ~found["test"]}})
+    assert rows.groupby("seed")["correct"].mean().tolist() == [1, 0]
+    assert set(rows["network"]) == {"xent"}
     assert (len(found["test"]), len(found["validation"]), len(found["image"])) == (40, 5, 40)

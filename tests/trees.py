@@ -131,7 +131,6 @@ NOTEBOOK = {
         "n_bins": 5,
         "corruption_names": ["gaussian_noise", "fog"],
         "severities": [1, 5],
-        "corrupted_n_images": 20,
     },
     "12_claims": {
         "overfitting_network": "madry",
