@@ -86,7 +86,7 @@ def verdicts(pieces: Pieces, arms: Mapping[str, Arm]) -> pd.DataFrame:
 
 
 def plain(pieces: Pieces) -> pd.DataFrame:
-    """One row for each network, seed and test image, of networks that have no ρ to choose."""
+    """One row for each network, seed and test image, whatever their ρ."""
     blocks = [
         pd.DataFrame({"image": piece[IMAGE], "correct": piece[TEST]}).assign(network=network, seed=seed)
         for (network, seed), piece in pieces.items()
@@ -95,9 +95,9 @@ def plain(pieces: Pieces) -> pd.DataFrame:
 
 
 def summary(pieces: Pieces, arms: Mapping[str, Arm], *, seed: int) -> list[records.Scalar]:
-    """Scalars for a record: accuracy of each network in `arms` by split, and of each family the differences of COMPARED (points).
+    """Scalars for a record: accuracy of each network in `arms` by split, and the differences of COMPARED by family.
 
-    Differences are those of test images, paired by seed and image as in the ledger (`contrasts.difference`).
+    In percentage points, those of test images, paired by seed and image as in the ledger (`contrasts.difference`).
     """
     rows = []
     for name in dict.fromkeys(name for name, _ in pieces if name in arms):
