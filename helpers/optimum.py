@@ -2,9 +2,9 @@
 
 Of the ρ of a family and kind four have a role:
 
-    least ρ, largest ρ   the ends
+    lowest ρ, highest ρ   the ends
     best inside          of the ρ between them the one most accurate on validation images, mean over seeds
-    middle ρ             the upper median, with which the largest is compared: is the curve flat there?
+    middle ρ             the upper median, with which the highest is compared: is the curve flat there?
 
 The choice is made on validation images alone, and test images say what it is worth. Among several ρ the best on test
 images would lie above the ends by chance. Without validation images, or between neighbours, nothing is chosen.
@@ -24,10 +24,10 @@ from torch import nn
 from helpers import contrasts, judged, records, rho_sweep, robustness, style
 from helpers.arms import Arm
 from helpers.data import ImageSet
-from helpers.rho_sweep import IMAGE, LARGEST, LEAST
+from helpers.rho_sweep import HIGHEST, IMAGE, LOWEST
 
 INSIDE, MIDDLE = "best inside", "middle ρ"
-COMPARED = ((INSIDE, LEAST), (INSIDE, LARGEST), (MIDDLE, LARGEST))
+COMPARED = ((INSIDE, LOWEST), (INSIDE, HIGHEST), (MIDDLE, HIGHEST))
 TEST, VALIDATION = "test", "validation"
 
 Pieces = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # (network, seed) → what `measured` returned
@@ -46,7 +46,7 @@ def measured(network: nn.Module, sets: Mapping[str, ImageSet], *, batch_size: in
 
 
 def roles(pieces: Pieces, arms: Mapping[str, Arm]) -> dict[tuple[str, str], dict[str, str]]:
-    """By (family, kind) of at least two ρ: role → network. Of equally good ones the larger ρ is chosen."""
+    """By (family, kind) of at least two ρ: role → network. Of equally good ones the higher ρ is chosen."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     there = {name for name, _ in pieces}
     named = [one for one in arms.values() if one.network in there and one.rho == one.rho]
@@ -54,7 +54,7 @@ def roles(pieces: Pieces, arms: Mapping[str, Arm]) -> dict[tuple[str, str], dict
         ladder = sorted((one for one in named if (one.family, one.kind) == place), key=lambda one: one.rho)
         if len(ladder) < 2:
             continue
-        found[place] = {LEAST: ladder[0].network, LARGEST: ladder[-1].network}
+        found[place] = {LOWEST: ladder[0].network, HIGHEST: ladder[-1].network}
         inside = [one.network for one in ladder[1:-1]]
         if inside:
             found[place][MIDDLE] = ladder[len(ladder) // 2].network

@@ -4,7 +4,7 @@ One row for each network, seed, attack, norm and image, with the network's arm (
 
     network, family, case, kind, rho, end, seed, attack, norm | image, correct, correct_adv
 
-`end` says which network has the least and which the largest ρ of its family and kind. Whether a number rises or falls
+`end` says which network has the lowest and which the highest ρ of its family and kind. Whether a number rises or falls
 along ρ is told by these two, seed by seed and image by image (`end_differences`); Spearman's correlation of ρ with the
 number, seed by seed (`trends`), is printed beside: of three equal seeds it has no interval.
 """
@@ -27,7 +27,7 @@ from helpers.evidence import Sample
 NATURAL = "natural"
 UNTARGETED, TARGETED = "pgd_ce", "pgd_ce_targeted"
 FEWEST = 3  # values of ρ that a correlation needs
-LEAST, LARGEST = "least ρ", "largest ρ"
+LOWEST, HIGHEST = "lowest ρ", "highest ρ"
 IMAGE, POINTS = "image", "points"  # what a piece holds beside its verdicts
 
 
@@ -90,18 +90,18 @@ def measures(piece: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def ends(arms: Mapping[str, Arm]) -> dict[str, str]:
-    """By network LEAST or LARGEST where it has that ρ of its family and kind, else ""; a lone ρ is no end.
+    """By network LOWEST or HIGHEST where it has that ρ of its family and kind, else ""; a lone ρ is no end.
 
     >>> from helpers.arms import Arm
     >>> row = {name: Arm(name, "no_norm", name, "ceb", rho) for name, rho in (("a", 8.0), ("b", 2.0), ("c", 0.0))}
     >>> ends(row)
-    {'a': 'largest ρ', 'b': '', 'c': 'least ρ'}
+    {'a': 'highest ρ', 'b': '', 'c': 'lowest ρ'}
     """
     found = dict.fromkeys(arms, "")
     for place in {(one.family, one.kind) for one in arms.values() if one.rho == one.rho}:
         ladder = sorted((one for one in arms.values() if (one.family, one.kind) == place), key=lambda one: one.rho)
         if len(ladder) > 1:
-            found[ladder[0].network], found[ladder[-1].network] = LEAST, LARGEST
+            found[ladder[0].network], found[ladder[-1].network] = LOWEST, HIGHEST
     return found
 
 
@@ -150,7 +150,7 @@ def _named(key: str) -> tuple[str, dict[str, Any]]:
 
 
 def end_differences(pieces: Pieces, arms: Mapping[str, Arm], *, seed: int) -> list[records.Scalar]:
-    """Scalars for a record: by family, kind and measure the accuracy at the least ρ less that at the largest (points).
+    """Scalars for a record: by family, kind and measure the accuracy at the lowest ρ less that at the highest (points).
 
     Paired as the ledger pairs (`contrasts.difference`): over (seed, image) by a bootstrap drawn from `seed`, over seeds
     by Student's t, the wider end counting on either side.
@@ -158,12 +158,12 @@ def end_differences(pieces: Pieces, arms: Mapping[str, Arm], *, seed: int) -> li
     rows = []
     at = {(arms[name].family, arms[name].kind, end): name for name, end in ends(arms).items() if end}
     for family, kind in dict.fromkeys(place[:2] for place in at):
-        both = [at[family, kind, end] for end in (LEAST, LARGEST)]
+        both = [at[family, kind, end] for end in (LOWEST, HIGHEST)]
         mine = [{k: piece for (name, k), piece in pieces.items() if name == one} for one in both]
         for key in measures(next(iter(mine[0].values()))):
             found, _ = contrasts.difference(*(sample(one, key) for one in mine), seed=seed)
             metric, where = _named(key)
-            where |= {"family": family, "kind": kind, "least": arms[both[0]].rho, "largest": arms[both[1]].rho}
+            where |= {"family": family, "kind": kind, "lowest": arms[both[0]].rho, "highest": arms[both[1]].rho}
             n = len(next(iter(mine[0].values()))[key])
             rows.append(records.scalar(f"{metric}_difference", found, n=n, seeds=list(mine[0]), **where))
     return rows
@@ -279,9 +279,9 @@ def reading(scalars: pd.DataFrame) -> str:
         gain = apart[same].iloc[0].to_dict()
         best = ladder_of.loc[ladder_of["value"].astype(float).idxmax()].to_dict()
         beside = f", XEnt {robustness.interval(plain.iloc[0].to_dict())} %" if len(plain) else ""
+        rise = f"ρ = {gain['lowest']:g} less ρ = {gain['highest']:g} {robustness.interval(gain)} points"
         lines.append(
-            f"{style.label(row['family'])}, {said(row['measure'])}: ρ = {gain['least']:g} less ρ = {gain['largest']:g} "
-            f"{robustness.interval(gain)} points, rank correlation {_correlation(row)}; "
+            f"{style.label(row['family'])}, {said(row['measure'])}: {rise}, rank correlation {_correlation(row)}; "
             f"highest of the ρ tried at {best['rho']:g}, {robustness.interval(best)} %{beside}"
         )
     return "\n".join(lines)

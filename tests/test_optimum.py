@@ -23,12 +23,12 @@ def pieces(**changed):
 
 
 def test_the_best_inside_is_chosen_on_validation_images_alone():
-    # 2 would be the best on test images, and the least ρ is the best on validation images, but an end.
+    # 2 would be the best on test images, and the lowest ρ is the best on validation images, but an end.
     found = optimum.roles(pieces(), ARMS)
     assert found == {
         ("no_norm", "ceb"): {
-            optimum.LEAST: "ceb@rho=0",
-            optimum.LARGEST: "ceb@rho=8",
+            optimum.LOWEST: "ceb@rho=0",
+            optimum.HIGHEST: "ceb@rho=8",
             optimum.MIDDLE: "ceb@rho=2",
             optimum.INSIDE: "ceb@rho=4",  # as good as 1, and compressed less
         }
@@ -38,10 +38,10 @@ def test_the_best_inside_is_chosen_on_validation_images_alone():
 def test_without_validation_images_or_between_neighbours_nothing_is_chosen():
     without = {key: {k: v for k, v in piece.items() if k != "validation"} for key, piece in pieces().items()}
     (found,) = optimum.roles(without, ARMS).values()
-    assert set(found) == {optimum.LEAST, optimum.LARGEST, optimum.MIDDLE}
+    assert set(found) == {optimum.LOWEST, optimum.HIGHEST, optimum.MIDDLE}
     ends = {key: piece for key, piece in pieces().items() if key[0] in ("ceb@rho=8", "ceb@rho=0")}
     (found,) = optimum.roles(ends, ARMS).values()
-    assert set(found) == {optimum.LEAST, optimum.LARGEST}
+    assert set(found) == {optimum.LOWEST, optimum.HIGHEST}
     assert optimum.roles({key: piece for key, piece in ends.items() if key[0] == "ceb@rho=8"}, ARMS) == {}
 
 
@@ -55,14 +55,14 @@ def test_a_record_of_test_images_and_what_is_said(tmp_path):
     inside = frame[frame["role"] == optimum.INSIDE]
     assert 100 * inside["correct"].mean() == pytest.approx(100 * 30.5 / 40)
     assert record.value("accuracy", case="ceb@rho=4", split="validation") == pytest.approx(90)
-    gain = record.value("accuracy_difference", role=optimum.INSIDE, against=optimum.LARGEST)
+    gain = record.value("accuracy_difference", role=optimum.INSIDE, against=optimum.HIGHEST)
     assert gain == pytest.approx(100 / 40)
-    assert record.value("accuracy_difference", role=optimum.MIDDLE, against=optimum.LARGEST) == pytest.approx(25)
+    assert record.value("accuracy_difference", role=optimum.MIDDLE, against=optimum.HIGHEST) == pytest.approx(25)
     curve = optimum.curves(record.scalars)
     assert curve["rho"].tolist() == [0, 1, 2, 4, 8]
     assert curve["value"].tolist() == pytest.approx([100 * (SHARES[rho][1] - 0.5) / 40 for rho in (0, 1, 2, 4, 8)])
     said = optimum.reading(record.scalars)
-    assert said.startswith("no norm, CEB: best inside (4) less least ρ (0) 28")
+    assert said.startswith("no norm, CEB: best inside (4) less lowest ρ (0) 28")
 
 
 def test_verdicts_are_of_the_sets_that_were_given():

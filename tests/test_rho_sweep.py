@@ -61,14 +61,14 @@ def test_the_ends_of_the_ladder_are_paired_by_seed_and_image():
     found = {row["measure"]: row for row in rows}
     assert len(rows) == 2, "one ρ has no ends"
     row = found["pgd_ce linf"]
-    assert (row["metric"], row["least"], row["largest"]) == ("robust_accuracy_difference", 0, 4)
+    assert (row["metric"], row["lowest"], row["highest"]) == ("robust_accuracy_difference", 0, 4)
     assert row["value"] == pytest.approx(100 * ((15 - 6) + (12 - 8)) / 40)
     # Student's t of 45 and 20 points is wider than the bootstrap: ± 12.706 · 12.5
     assert row["high"] == pytest.approx(32.5 + 12.7062 * 12.5, rel=1e-4)
     assert found["natural"]["value"] == 0
     frame = rho_sweep.verdicts(made, arms)
-    assert set(frame.loc[frame["end"] == rho_sweep.LEAST, "network"]) == {"ceb@rho=0"}
-    assert set(frame.loc[frame["end"] == rho_sweep.LARGEST, "network"]) == {"ceb@rho=4"}
+    assert set(frame.loc[frame["end"] == rho_sweep.LOWEST, "network"]) == {"ceb@rho=0"}
+    assert set(frame.loc[frame["end"] == rho_sweep.HIGHEST, "network"]) == {"ceb@rho=4"}
 
 
 def test_what_the_sweep_has_is_not_measured_again():
