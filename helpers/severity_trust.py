@@ -108,16 +108,6 @@ def over_corruptions(found: pd.DataFrame) -> pd.DataFrame:
     return means.agg(n_images=("n_images", "min"), **{one: (one, "mean") for one in NUMBERS}).reset_index()
 
 
-def verdicts(looked: Looks, images: ImageSet, arms: Mapping[str, Arm]) -> pd.DataFrame:
-    """One row for each network, seed and clean test image (`image`, its place in the official split): `correct`."""
-    blocks, y = [], images.labels.cpu()
-    for (network, seed), piece in looked.items():
-        right = (looks.logits(piece, TEST).argmax(1) == y).numpy()
-        where = vars(arms[network]) | {"seed": seed}
-        blocks.append(pd.DataFrame({"image": images.index.cpu().numpy(), "correct": right}).assign(**where))
-    return pd.concat(blocks, ignore_index=True)
-
-
 def accuracies(looked: Looks, sets: Mapping[str, ImageSet]) -> dict[tuple[str, int], float]:
     """Accuracy (%) of each network and seed on the validation images, by which ρ is chosen.
 

@@ -48,16 +48,6 @@ def test_clean_numbers_are_of_every_test_image(looked):
     assert sums["xent 0"][0, 1] == pytest.approx(calibration.sums(logits / 0.5, IMAGES.labels, n_bins=8))
 
 
-def test_clean_verdicts_are_by_test_image(looked):
-    _, found = looked
-    turned = {one: {"test logits": piece["test logits"].copy()} for one, piece in found.items()}
-    turned["xent", 1]["test logits"][:4] *= -1
-    rows = severity_trust.verdicts(turned, IMAGES, ARMS)
-    assert rows.groupby("seed")["correct"].sum().tolist() == [len(IMAGES), len(IMAGES) - 4]
-    assert rows.loc[~rows["correct"], "image"].tolist() == IMAGES.index[:4].tolist()
-    assert set(rows["case"]) == {"xent"}
-
-
 def test_rho_is_chosen_on_validation_images_only(looked):
     sets, found = looked
     assert severity_trust.accuracies(found, sets) == {("xent", 0): 100.0, ("xent", 1): 0.0}
