@@ -15,6 +15,7 @@ from helpers.frames import needed
 
 COLOURS = "cividis"  # read alike with the common kinds of colour blindness, and in grey
 BALANCED = "PuOr_r"  # purple below 0, orange above
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: how light a colour looks
 
 
 def heat_map(
@@ -85,7 +86,7 @@ def _panel(
         if np.isfinite(number):
             found = cells.loc[(down[row], across[column])]
             said = _said(tables.Interval(number, *(_end(found, name) for name in (low, high))), decimals)
-            dark = sum(image.cmap(image.norm(number))[:3]) < 1.5
+            dark = float(np.dot(_LUMA, image.cmap(image.norm(number))[:3])) < 0.5
             text = said.replace(" [", "\n[").replace("-", "\N{MINUS SIGN}")
             ax.text(column, row, text, ha="center", va="center", size=7, color="white" if dark else "#1A1A1A")
     ax.set_xticks(range(len(across)), [_named(one) for one in across])

@@ -57,6 +57,8 @@ def test_differences_have_colours_that_meet_at_nought():
     image = ax.images[0]
     assert (image.norm.vmin, image.norm.vmax) == (-3.0, 3.0)
     assert min(image.cmap(image.norm(0.0))[:3]) > 0.9, "no difference is nearly white"
+    middling = drawn(means(value=[-10.0, 10.0, -6.2, 6.2]), balanced=["fd"]).axes[0]
+    assert {t.get_text()[:2]: t.get_color() for t in middling.texts}["-6".replace("-", "\N{MINUS SIGN}")] == "white"
     nothing = drawn(means(value=0.0), balanced=["fd"]).axes[0].images[0]
     assert min(nothing.cmap(nothing.norm(0.0))[:3]) > 0.9
 
