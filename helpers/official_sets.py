@@ -119,7 +119,7 @@ def summary(found: pd.DataFrame | None, *, reason: str) -> list[records.Scalar]:
     if found is None:
         return [records.scalar("distance_ratio", None, reason=f"not run: {reason}")]
     return [
-        records.scalar("distance_ratio", float(part["ratio"].mean()), n=len(part), corruption=str(name))
+        records.scalar("distance_ratio", float(part["ratio"].mean()), corruption=str(name), n_severities=len(part))
         for name, part in found.groupby("corruption", sort=False)
     ]
 

@@ -15,6 +15,7 @@ best (CEB at the ρ of the highest accuracy), both chosen on the validation imag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ CLEAN = "none"
 TEST, VALIDATION = "test", "validation"
 MATCHED, BEST, OTHER = "matched", "best", "other"
 ROLES = (XENT, MATCHED, BEST)
+_DIGITS = 6  # of accuracies in percent that are compared: equal shares of images may differ in their last bits
 NUMBERS = ("accuracy", "ece", "scaled_ece")
 SAID = {XENT: "XEnt", MATCHED: "CEB, accuracy nearest to XEnt", BEST: "CEB, highest accuracy"}
 
@@ -108,16 +110,6 @@ def over_corruptions(found: pd.DataFrame) -> pd.DataFrame:
     return means.agg(n_images=("n_images", "min"), **{one: (one, "mean") for one in NUMBERS}).reset_index()
 
 
-def verdicts(looked: Looks, images: ImageSet, arms: Mapping[str, Arm]) -> pd.DataFrame:
-    """One row for each network, seed and clean test image (`image`, its place in the official split): `correct`."""
-    blocks, y = [], images.labels.cpu()
-    for (network, seed), piece in looked.items():
-        right = (looks.logits(piece, TEST).argmax(1) == y).numpy()
-        where = vars(arms[network]) | {"seed": seed}
-        blocks.append(pd.DataFrame({"image": images.index.cpu().numpy(), "correct": right}).assign(**where))
-    return pd.concat(blocks, ignore_index=True)
-
-
 def accuracies(looked: Looks, sets: Mapping[str, ImageSet]) -> dict[tuple[str, int], float]:
     """Accuracy (%) of each network and seed on the validation images, by which ρ is chosen.
 
@@ -139,14 +131,15 @@ def roles(accuracy: Mapping[tuple[str, int], float], arms: Mapping[str, Arm]) ->
     Of several ρ that are equally near or equally accurate the smallest counts, the strongest compression. Where one ρ
     is both nearest and best it is `matched`.
     """
-    mean = {name: float(np.mean([v for (one, _), v in accuracy.items() if one == name])) for name in arms}
+    seeds = {name: [v for (one, _), v in accuracy.items() if one == name] for name in arms}
+    mean = {name: round(math.fsum(values) / len(values), _DIGITS) for name, values in seeds.items()}
     found = {name: XENT if one.case == XENT else OTHER for name, one in arms.items()}
     for family in dict.fromkeys(one.family for one in arms.values()):
         ladder = sorted((one for one in arms.values() if one.family == family and one.kind == "ceb"), key=_rho)
         plain = [name for name, one in arms.items() if one.family == family and one.case == XENT]
         if ladder and plain:
             found[max(ladder, key=lambda one: (mean[one.network], -one.rho)).network] = BEST
-            near = min(ladder, key=lambda one: (abs(mean[one.network] - mean[plain[0]]), one.rho))
+            near = min(ladder, key=lambda one: (round(abs(mean[one.network] - mean[plain[0]]), _DIGITS), one.rho))
             found[near.network] = MATCHED
     return found
 

@@ -51,6 +51,30 @@ def test_distances_and_errors_stand_beside_each_other(clean, files):
     assert [row["corruption"] for row in rows] == list(names())
 
 
+class Watching(nn.Module):
+    """Keeps the images that it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def forward(self, x):
+        self.shown.append(x.clone())
+        return torch.zeros(len(x), 10)
+
+
+def test_a_network_is_shown_ours_and_then_theirs(clean, files):
+    network, words = Watching(), {"profile": "cifar", "seed": 0, "batch_size": N, "root": files}
+    official_sets.compared({"net 0": network}, clean, corruption_names=["gaussian_noise"], **words)
+    ours, theirs = (
+        corruptions.corrupt("gaussian_noise", clean.images(), severity=1, profile="cifar", seed=seed, index=clean.index)
+        for seed in (0, 9)
+    )
+    assert torch.allclose(network.shown[0], ours)
+    assert torch.allclose(network.shown[1], theirs)
+    assert len(network.shown) == 10
+
+
 def test_nothing_is_missing_where_the_files_are(files):
     assert official_sets.missing("cifar", root=files) == ""
 
