@@ -109,11 +109,7 @@ def show(value: object) -> str:
 # Reading YAML strictly
 
 
-# libyaml's parser is ten times as fast as the one in Python, and the glossary is read by every process of a run.
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _StrictLoader(_SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader that refuses a key given twice and a key that is not text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
