@@ -8,7 +8,7 @@ A job's output is its stamp in figures/<profile>/done/, written last; results ar
 import sys
 
 sys.path.insert(0, workflow.basedir)
-from helpers import jobs, parameters
+from helpers import cluster, jobs, parameters
 
 PYTHON = sys.executable
 PROFILE = config.get("profile", "digits")
@@ -37,7 +37,7 @@ def judges(job):
 
 NETWORKS = {path(job): job for job in JOBS.values() if job.kind == "network"}
 NOTEBOOKS = {path(job): job for job in JOBS.values() if job.kind == "notebook"}
-RESOURCES = jobs.resources(PROFILE)
+RESOURCES = cluster.resources(PROFILE)
 
 
 wildcard_constraints:
@@ -76,6 +76,7 @@ rule network:
     threads: FACTS["threads"]
     resources:
         **RESOURCES,
+        runtime=lambda wildcards: cluster.minutes(NETWORKS[stamp(wildcards.network)]),
     shell:
         "{PYTHON:q} -m helpers.execute {PROFILE:q} {params.job:q} --threads {threads}"
 
@@ -90,6 +91,7 @@ rule notebook:
     threads: FACTS["threads"]
     resources:
         **RESOURCES,
+        runtime=lambda wildcards: cluster.minutes(JOBS[wildcards.notebook]),
     shell:
         "{PYTHON:q} -m helpers.execute {PROFILE:q} {wildcards.notebook:q} --threads {threads}"
 
@@ -105,5 +107,6 @@ rule point:
     threads: FACTS["threads"]
     resources:
         **RESOURCES,
+        runtime=lambda wildcards: cluster.minutes(JOBS[f"{SWEEP}/{wildcards.point}"]),
     shell:
         "{PYTHON:q} -m helpers.execute {PROFILE:q} {params.job:q} --threads {threads}"

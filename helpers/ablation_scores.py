@@ -208,11 +208,8 @@ def verdict(found: Estimate, metric: str) -> str:
     >>> verdict(Estimate(2.0, 1.0, 3.0, n=3, kind="student_t"), "diversity")
     'more'
     """
-    if math.isnan(found.low) or found.low <= 0 <= found.high:
-        return "not told apart"
-    if metric in HIGHER or metric in LOWER:
-        return "better" if (found.value > 0) == (metric in HIGHER) else "worse"
-    return "more" if found.value > 0 else "less"
+    words = ("better", "worse") if metric in HIGHER else ("worse", "better") if metric in LOWER else ("more", "less")
+    return metrics.told_apart(found, *words)
 
 
 def reading(cases: Sequence[Case], frame: pd.DataFrame, ablation: str, *, shown: Iterable[str]) -> str:

@@ -24,13 +24,10 @@ from helpers.balls import Norm
 from helpers.pgd import pgd
 from helpers.starts import Start
 
-__all__ = ["SANTURKAR_L2", "Attacked", "decreased_contrast", "linf_step_size"]
+__all__ = ["Attacked", "decreased_contrast", "linf_step_size"]
 
 # Watch(phase, step, x (B, C, H, W)): "attack" from 0, the inner start, to n_steps; then "contrast", where it has one.
 Watch = Callable[[str, int, Tensor], None]
-
-# Santurkar et al. (2019) on CIFAR-10, images in [0, 1]: ε 30, steps of 0.5, 60 of them, from a class Gaussian.
-SANTURKAR_L2 = {"epsilon": 30.0, "norm": "l2", "step_size": 0.5, "n_steps": 60}
 
 
 def linf_step_size(epsilon: float, n_steps: int) -> float:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers import looks, ood, records, robustness, style, tables
+from helpers import looks, metrics, ood, records, robustness, style, tables
 from helpers.ood import Detection
-from helpers.trust import over_seeds
 
 KEYS = ("network", "score", "outside")
 TEST = "test"
@@ -68,7 +67,7 @@ def summary(pieces: Pieces, *, missing: Mapping[str, str]) -> list[records.Scala
             where: dict[str, Any] = {"network": network, "score": score, "outside": name}
             about: dict[str, Any] = {"seeds": list(mine), "n": first[score, name].auroc.n}
             for metric, high in BOUNDS.items():
-                estimate = over_seeds([one[metric] for one in several], low=0.0, high=high)
+                estimate = metrics.over_seeds([one[metric] for one in several], low=0.0, high=high)
                 rows.append(records.scalar(metric, estimate, **about, **where))
         for name, reason in missing.items():
             rows.append(records.scalar("auroc", None, network=network, outside=name, reason=f"not run: {reason}"))
@@ -97,16 +96,19 @@ def cells(scalars: pd.DataFrame) -> pd.DataFrame:
 
 
 def reading(scalars: pd.DataFrame) -> str:
-    """For each foreign set and score the method with the highest AUROC, and who is worse than chance; a line each."""
+    """For each foreign set and score the method with the highest AUROC, from which of the others its interval does not
+    part it (they overlap), and who is worse than chance; a line each."""
     chosen = scalars[(scalars["metric"] == "auroc") & scalars["value"].notna()]
     lines = []
     for name, score in dict.fromkeys(zip(chosen["outside"], chosen["score"], strict=True)):
         several = chosen[(chosen["outside"] == name) & (chosen["score"] == score)].to_dict("records")
         best = max(several, key=_value)
+        near = [style.label(row["network"]) for row in several if row is not best and not row["high"] < best["low"]]
         blind = [style.label(row["network"]) for row in several if row["high"] < 0.5]
-        worse = f"; worse than chance: {', '.join(blind)}" if blind else ""
         said = f"{style.label(best['network'])}, {robustness.interval(best)}"
-        lines.append(f"{name} by {looks.SCORES[score]}: highest AUROC {said}{worse}")
+        said += f"; not told apart from it: {', '.join(near)}" if near else ""
+        said += f"; worse than chance: {', '.join(blind)}" if blind else ""
+        lines.append(f"{name} by {looks.SCORES[score]}: highest AUROC {said}")
     return "\n".join(lines)
 
 

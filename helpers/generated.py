@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +101,7 @@ def of_sets(several: Sequence[Piece], seeds: Sequence[int], **where: Any) -> lis
     for name in each[0]:
         estimate = metrics.over_sets([one[name] for one in each], share_of=n if name == "class_agreement" else None)
         if parameters.metrics()[name].unit == "%":
-            estimate = replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))
+            estimate = metrics.cut(estimate, low=0.0, high=100.0)
         value = estimate.value if name == "seconds_per_image" else estimate  # of a machine: no spread of a method
         rows.append(records.scalar(name, value, n=n, seeds=seeds, sets=len(several), **where))
     return rows
@@ -245,8 +244,7 @@ def reading(
     pairs = itertools.pairwise(values) if beside == "next" else [(values[0], other) for other in values[1:]]
     for one, two in pairs:
         found = metrics.over_sets((by[one] - by[two]).to_list())
-        clear = found.low < found.high and (found.low > 0 or found.high < 0)
-        said = ("higher" if found.value > 0 else "lower") if clear else "not told apart"
+        said = metrics.told_apart(found, "higher", "lower")
         names = [SAID.get(value, style.label(value)) for value in (one, two)]
         lines.append(f"{names[0]} − {names[1]}: {found}, {said} ({len(by[one])} sets)")
     return "\n".join(lines)

@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
-from helpers import attack_losses, checks, context, energies, files, noise, parts, run_folder, samplers
+from helpers import attack_losses, checks, context, distributed, energies, files, noise, parts, run_folder, samplers
 from helpers.data import ImageSet
 from helpers.starts import Start
 
@@ -181,6 +182,9 @@ def generate(
     `folder` keeps finished batches: the same call goes on where it was killed, and ends with the same images.
     `callback(n, N)` is told how many images are finished. Network and inputs are left as they were.
 
+    Processes that torchrun started (`distributed.joined`) make every so-many-th batch each, in one folder that all of
+    them see, and all return the same images, which are those of one process, bit for bit on the same kind of device.
+
     Raises ValueError for bad input and for a folder of another generation (difference named), FloatingPointError
     where an energy is not finite, OSError where the disk is full (what is finished is kept), RuntimeError while
     another process uses the folder.
@@ -202,14 +206,16 @@ def generate(
     kinds = {"joint": np.float32, "marginal": np.float32, "n_steps_taken": np.int64}
     joined = {name: np.empty(len(y), kind) for name, kind in kinds.items()}
     seconds = 0.0
-    with run_folder.opened(folder, config) as kept:
-        for number, rows in enumerate(torch.arange(len(y)).split(batch_size)):
+    with run_folder.shared(folder, config) as kept:
+        done = 0
+        for number, rows in distributed.in_turn(list(enumerate(torch.arange(len(y)).split(batch_size)))):
             part = _kept(task, Path(folder) / IMAGES, kept, number, rows)
             for name, values in joined.items():
                 values[rows.numpy()] = part[name]
             seconds += float(part["seconds"])
+            done += len(rows)
             if callback is not None:
-                callback(int(rows[-1]) + 1, len(y))
+                callback(done, len(y))
         images = np.load(Path(folder) / IMAGES, mmap_mode="r")
     return Generated(images, y.cpu().numpy(), index.cpu().numpy(), **joined, seconds=seconds)
 
@@ -225,16 +231,23 @@ def _kept(task: _Task, path: Path, kept: run_folder.Parts, number: int, rows: Te
     if part is not None and str(part["sha256"]) == _sha256(path, rows):
         return part
     images, made = _batch(task, rows)
-    if _mapped(path, (len(task.y), *images.shape[1:])) is None:
-        with files.atomic(path) as temporary:
-            np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(task.y), *images.shape[1:]))
-    mapped = _mapped(path, (len(task.y), *images.shape[1:]))
-    assert mapped is not None
+    mapped = _room(path, (len(task.y), *images.shape[1:]))
     # Not through the map: on a full disk that would kill the process instead of raising an error.
     files.overwrite(path, images.tobytes(), offset=mapped.offset + int(rows[0]) * images[0].nbytes)
     made["sha256"] = np.array(hashlib.sha256(images.tobytes()).hexdigest())
     kept.write(0, number, made)
     return made
+
+
+def _room(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """The stored images, a file for them where there is none; made by one process, whichever comes first."""
+    with FileLock(path.with_suffix(".lock")):
+        if _mapped(path, shape) is None:
+            with files.atomic(path) as temporary:
+                np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        mapped = _mapped(path, shape)
+    assert mapped is not None
+    return mapped
 
 
 def _mapped(path: Path, shape: tuple[int, ...] | None = None) -> np.memmap | None:

@@ -129,17 +129,6 @@ def against(sets: pd.DataFrame, metric: str, case: str, other: str, *, ablation:
     return metrics.over_sets((values[0] - values[1]).to_numpy())
 
 
-def verdict(found: metrics.Estimate) -> str:
-    """What a difference says: more, less, or that the two are not told apart.
-
-    >>> verdict(metrics.Estimate(-2.0, -3.0, -1.0, n=3, kind="student_t"))
-    'less'
-    """
-    if math.isnan(found.low) or found.low <= 0 <= found.high or found.low == found.high:
-        return "not told apart"
-    return "more" if found.value > 0 else "less"
-
-
 def headers(protocol: Protocol) -> dict[str, str]:
     """What the columns are called: scores with their extractor, our own numbers with their unit."""
     more = {"saturation": "saturation (%)", "contrast": "contrast"}

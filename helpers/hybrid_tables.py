@@ -10,6 +10,7 @@ import pandas as pd
 from helpers import generated, hybrid_sets, image_quality, style, tables
 from helpers.hybrid_methods import PUBLISHED, TABLE
 from helpers.image_quality import Protocol
+from helpers.metrics import told_apart
 from helpers.parameters import ROOT
 
 SOURCE = ROOT / "params" / "published" / "rjem_table1.csv"
@@ -30,7 +31,7 @@ OURS = {
     "robust_classifier_l2": "Single Robust Classifier",
     "robust_jem_energy_joint": "Robust JEM-Energy",
 }
-# What each comparison is of: more of these is better, of the Fréchet distance less.
+# What each comparison is of: more of these is better, of the Fréchet distance and of KID less.
 COMPARED = ("inception_score", "frechet_distance", "kid", "recall", "diversity")
 
 
@@ -109,7 +110,7 @@ def reading(
         lines.append(f"{named(one)} − {named(two)}:")
         for metric in (name for name in metrics if name in sets):
             found = hybrid_sets.against(sets, metric, one, two, ablation=ablation)
-            lines.append(f"  {style.label(metric)} {_signed(found)}, {hybrid_sets.verdict(found)}")
+            lines.append(f"  {style.label(metric)} {_signed(found)}, {told_apart(found, 'more', 'less')}")
     return "\n".join(lines)
 
 

@@ -248,15 +248,3 @@ def expected_seconds(job: Job) -> float | None:
         stated = parameters.profile_facts(job.profile).get(f"{job.kind}_minutes") or {}
         seconds = 60 * stated[job.name] if job.name in stated else None
     return seconds
-
-
-def resources(profile: str) -> dict[str, int]:
-    """What a cluster is asked for, for each job: memory in MB, minutes with room to spare, GPUs where it needs them.
-
-    The minutes are twice those of the longest job that profile.yaml states.
-    """
-    facts = parameters.profile_facts(profile)
-    longest = max([*(facts.get("notebook_minutes") or {}).values(), *(facts.get("network_minutes") or {}).values()])
-    gpus = facts.get("gpus_per_job") or 0
-    asked = {"mem_mb": int(1024 * facts["memory_gb"]) or 1024, "runtime": max(10, int(2 * longest))}
-    return asked | ({"gpu": gpus} if gpus else {})

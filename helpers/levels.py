@@ -136,7 +136,6 @@ def reading(scalars: pd.DataFrame) -> str:
     lines = []
     for row in scalars[scalars["metric"] == "data_sample_gap"].to_dict("records"):
         gap = robustness.interval(row)
-        clear = gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
-        way = ("samples lie lower" if gap.value > 0 else "samples lie higher") if clear else "not told apart"
+        way = metrics.told_apart(gap, "samples lie lower", "samples lie higher")
         lines.append(f"{style.label(row['network'])}, {style.label(row['set'])}: data − samples {gap} nat: {way}")
     return "\n".join(lines)

@@ -40,7 +40,10 @@ def look(
 
 
 def splits(names: Sequence[str], *, main: str, profile: str, n_images: int) -> dict[str, ImageSet]:
-    """The data that all of these networks have: the first `n_images` of "train" and of "test", and all of "validation".
+    """The data that all of these networks have: the first `n_images` of "test" and of "train", and all of "validation".
+
+    "train" is what the first of `names` trains on: with another share kept for validation, or another draw of it, some
+    of these images trained the others and some did not.
 
     `main` is the one of them that the others are compared with; ValueError where it is not among them.
 

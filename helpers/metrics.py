@@ -4,17 +4,19 @@ Shares are in percent, as the papers print them. Which interval belongs to which
 
     one fixed network on n images, a share        Wilson             `accuracy`, `wilson`
     one fixed network on n images, a mean         normal             `mean_over_images`
-    a method, over the seeds it was trained with  Student's t        `student_t`
+    a method, over the seeds it was trained with  Student's t        `student_t`, of a number with bounds `over_seeds`
     a method, over independent sets of images     Student's t        `over_sets`
     the difference of two, on the same images     paired bootstrap   `paired_bootstrap`
+
+What an interval says in words, which side of zero it lies on or none, is `told_apart`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,17 +29,21 @@ from helpers import checks, context
 __all__ = [
     "Estimate",
     "accuracy",
+    "cut",
     "mean_over_images",
+    "over_seeds",
     "over_sets",
     "paired_bootstrap",
     "predictions",
     "student_t",
+    "told_apart",
     "wilson",
 ]
 
 Kind = Literal["wilson", "student_t", "normal", "bootstrap", "paired_bootstrap", "subsets", "none"]
 Floats = NDArray[np.float64]
 MIN_SETS = 3  # of independent images, for an interval over them
+NEITHER = "not told apart"  # what `told_apart` says of an interval that holds the value, or is none
 _CELLS = 4_000_000  # numbers drawn at a time by the bootstrap: 32 MB
 
 
@@ -120,6 +126,28 @@ def student_t(values: Tensor | ArrayLike, *, level: float = 0.95) -> Estimate:
     return _around(float(array.mean()), reach, len(array), kind="student_t", level=level)
 
 
+def cut(found: Estimate, *, low: float, high: float) -> Estimate:
+    """The same with its interval cut at the ends of what the number can be.
+
+    >>> print(cut(student_t([1.0, 3.0]), low=0.0, high=100.0))
+    2.0 [0.0, 14.7]
+    """
+    return replace(found, low=max(found.low, low), high=min(found.high, high))
+
+
+def over_seeds(several: Sequence[Estimate], *, low: float, high: float, level: float = 0.95) -> Estimate:
+    """One network's estimate, or the mean of several with Student's interval, cut at the bounds of the number.
+
+    Where they agree to the last digit, which Student's interval would take for certainty, the first one's own stands.
+
+    >>> print(over_seeds([Estimate(v, 0.0, 1.0, 9, "normal") for v in (0.9, 1.0, 1.0)], low=0.0, high=1.0))
+    0.967 [0.823, 1.000]
+    """
+    if len({one.value for one in several}) == 1:
+        return several[0]
+    return cut(student_t([one.value for one in several], level=level), low=low, high=high)
+
+
 def over_sets(values: Tensor | ArrayLike, *, share_of: int | None = None, level: float = 0.95) -> Estimate:
     """The mean of a number over independent sets of images (k,), with Student's interval; none for fewer than three.
 
@@ -134,9 +162,36 @@ def over_sets(values: Tensor | ArrayLike, *, share_of: int | None = None, level:
         return replace(found, low=math.nan, high=math.nan, kind="none")
     if share_of is None:
         return found
-    if found.low == found.high:
-        return wilson(round(found.value * share_of / 100), share_of, level=level)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
+    each = [float(value) for value in _floats(values, "values")]
+    sets = [replace(wilson(round(value * share_of / 100), share_of, level=level), value=value) for value in each]
+    return over_seeds(sets, low=0.0, high=100.0, level=level)
+
+
+class Interval(Protocol):
+    """The ends of an interval; NaN or None where a number has none."""
+
+    @property
+    def low(self) -> float | None:
+        """Its lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """Its upper end."""
+
+
+def told_apart(found: Interval, above: str, below: str, *, at: float = 0.0) -> str:
+    """`above` or `below` where the whole interval lies on that side of `at`, else that it is not told apart.
+
+    An interval that does not exist, or has no width (that of equal numbers), tells nothing apart.
+
+    >>> told_apart(Estimate(-2.0, -3.0, -1.0, n=3, kind="student_t"), "more", "less")
+    'less'
+    >>> told_apart(Estimate(1.0, -1.0, 3.0, n=3, kind="student_t"), "more", "less")
+    'not told apart'
+    """
+    if found.low is None or found.high is None or not found.low < found.high:
+        return NEITHER
+    return above if found.low > at else below if found.high < at else NEITHER
 
 
 def paired_bootstrap(
@@ -171,9 +226,7 @@ def predictions(network: nn.Module, images: Tensor, *, batch_size: int) -> Tenso
     checks.count(batch_size, "batch_size", minimum=1)
     if not len(checks.images(images, "images")):
         raise ValueError(f"expected at least one image, got shape {tuple(images.shape)}")
-    parameter = next(checks.module(network).parameters(), None)
-    device = images.device if parameter is None else parameter.device
-    parts = []
+    device, parts = context.device_of(network), []
     with context.eval_mode(network):
         for batch in images.split(batch_size):
             logits = checks.logits(network(batch.to(device)), "the network's output")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor, nn
 
-from helpers import checks, energies, victim
+from helpers import checks, context, energies, victim
 from helpers.metrics import Estimate, Kind
 
 __all__ = ["Detection", "Scores", "approximate_mass", "detection", "difference", "log_density", "max_probability"]
@@ -70,8 +70,7 @@ def approximate_mass(network: nn.Module, images: Tensor, *, batch_size: int) -> 
     checks.count(batch_size, "batch_size", minimum=1)
     if not len(checks.images(images, "images")):
         raise ValueError(f"expected at least one image, got shape {tuple(images.shape)}")
-    parameter = next(checks.module(network).parameters(), None)
-    device = images.device if parameter is None else parameter.device
+    device = context.device_of(network)
     with victim.attacked(network) as seen:
         slopes = (seen.look(batch.to(device), energies.marginal).gradient for batch in images.split(batch_size))
         return torch.cat([-slope.flatten(1).norm(dim=1).to("cpu", torch.float32) for slope in slopes])

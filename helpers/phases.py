@@ -29,6 +29,7 @@ from helpers import (
     metrics,
     noise,
     records,
+    robustness,
     sample_sets,
     samplers,
     setting_runs,
@@ -191,33 +192,35 @@ def chosen_contrast(beyond: Mapping[float, float]) -> float | None:
 
 def summary(frame: pd.DataFrame, factors: Mapping[str, float]) -> list[records.Scalar]:
     """Scalars for a record: pixels (%) beyond the range before the last clipping by contrast factor, mean over the sets
-    with Student's t interval; `factors` has the factor of each way of `frame` that counts."""
+    with Student's t interval, cut at 0 and 100; `factors` has the factor of each way of `frame` that counts."""
     rows = []
     for way, c in factors.items():
         own = frame[frame["way"] == way]
         by_set = own[own["step"] == own["step"].max()].groupby("seed")["beyond"].mean()
         seeds, n = [int(str(seed)) for seed in by_set.index], int(own["chain"].nunique())
-        found = metrics.over_sets(by_set.to_numpy())
+        found = metrics.cut(metrics.over_sets(by_set.to_numpy()), low=0.0, high=100.0)
         rows.append(records.scalar("share_beyond_range", found, n=n, seeds=seeds, contrast_factor=c))
     return rows
 
 
-def shares(scalars: pd.DataFrame) -> dict[float, float]:
-    """The same from a record: c → share (%)."""
-    return {float(row["contrast_factor"]): float(row["value"]) for row in scalars.to_dict("records")}
+def reading(scalars: pd.DataFrame, *, base: float) -> str:
+    """What a record of `summary` says of the rule for the contrast, and whether the base setting follows it.
 
-
-def reading(beyond: Mapping[float, float], *, base: float) -> str:
-    """What the rule for the contrast says of the factors that were tried, and whether the base setting follows it."""
-    shares = ", ".join(f"c = {c:g}: {share:.2f} %" for c, share in sorted(beyond.items(), reverse=True))
-    found = chosen_contrast(beyond)
+    The rule goes by means; each share stands with its interval, and one that does not part it from LIMIT is named.
+    """
+    rows = sorted(scalars.to_dict("records"), key=lambda row: -float(row["contrast_factor"]))
+    of = {float(row["contrast_factor"]): robustness.interval(row) for row in rows}
+    found = chosen_contrast({c: share.value for c, share in of.items()})
     if found is None:
         said = f"no decrease that was tried keeps it below {LIMIT:g} %"
     else:
         said = f"the smallest decrease below {LIMIT:g} % is c = {found:g}"
-    follows = "follows the rule" if found == base else "does not follow from the rule"
-    said += f". The base setting, c = {base:g}, {follows}."
-    return f"Pixels beyond the range before the last clipping: {shares}; {said}"
+    near = [f"c = {c:g}" for c, one in of.items() if metrics.told_apart(one, "", "", at=LIMIT) == metrics.NEITHER]
+    said = f"by the means {said}" + (f" (not told apart from {LIMIT:g} %: {', '.join(near)})" if near else "")
+    said += f". The base setting, c = {base:g}, "
+    said += "follows the rule." if found == base else "does not follow from the rule."
+    listed = ", ".join(f"c = {c:g}: {share} %" for c, share in of.items())
+    return f"Pixels beyond the range before the last clipping: {listed}; {said}"
 
 
 def boundaries(frame: pd.DataFrame, way: str) -> Sequence[tuple[float, str]]:

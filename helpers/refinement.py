@@ -51,32 +51,36 @@ def refined(
     batch_size: int,
 ) -> dict[str, np.ndarray]:
     """Verdicts before and after chains from corrupted images: `<start> <chain> <who>` (N,) bool, right or wrong, and
-    `<start> <chain> pictures` (K, C, H, W) uint8, the first image of each class,
-    beside `originals` (K, C, H, W).
+    `<start> <chain> pictures` (K, C, H, W) uint8, the first image of each class that `images` have, beside `originals`
+    (K, C, H, W).
 
     `attack` holds the keywords of `corrupted` besides seed and batch size, `chain` those of samplers.sgld: step_size,
     momentum, noise_std, n_steps.
     """
-    firsts = torch.tensor([int((images.labels == k).nonzero()[0]) for k in range(images.num_classes)])
+    y = images.labels.cpu()
+    firsts = torch.tensor([int((y == k).nonzero()[0]) for k in y.unique()])
     found = {"originals": images.pixels[firsts.to(images.pixels.device)].cpu().numpy()}
     starts = corrupted(network, images, **attack, seed=seed, batch_size=batch_size)
     for start, x in starts.items():
         for name in CHAINS:
-            ends = x if name == "none" else _descended(network, name, x, images, chain=chain, seed=seed)
+            given: dict[str, Any] = {"chain": chain, "seed": seed, "batch_size": batch_size}
+            ends = x if name == "none" else _descended(network, name, x, images, **given)
             for who, one in ((OWN, network), (JUDGE, judge)):
-                right = metrics.predictions(one, ends, batch_size=batch_size).argmax(1) == images.labels.cpu()
+                right = metrics.predictions(one, ends, batch_size=batch_size).argmax(1) == y
                 found[f"{start} {name} {who}"] = right.numpy()
             found[f"{start} {name} pictures"] = generation.pixels(ends[firsts.to(ends.device)]).cpu().numpy()
     return found
 
 
 def _descended(
-    network: nn.Module, energy: str, x: Tensor, images: ImageSet, *, chain: Mapping[str, Any], seed: int
-) -> Tensor:
-    key = noise.Key(seed, "refinement/chain", images.index)
-    return samplers.sgld(
-        samplers.energy_of(network, energy), x, images.labels, gradient="plain", key=key, **chain
-    ).detach()
+    network: nn.Module, energy: str, x: Tensor, images: ImageSet, *, chain: Mapping[str, Any], seed: int,
+    batch_size: int,
+) -> Tensor:  # fmt: skip
+    function, ends = samplers.energy_of(network, energy), []
+    for rows in torch.arange(len(x), device=x.device).split(batch_size):
+        key = noise.Key(seed, "refinement/chain", images.index[rows])
+        ends.append(samplers.sgld(function, x[rows], images.labels[rows], gradient="plain", key=key, **chain))
+    return torch.cat(ends).detach()
 
 
 def summary(pieces: Mapping[int, Mapping[str, np.ndarray]], *, network: str) -> list[records.Scalar]:

@@ -11,7 +11,6 @@ with Student's interval; a difference of two methods is taken seed by seed and i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +119,7 @@ def estimate(by_seed: Sequence[np.ndarray]) -> Estimate:
     >>> print(estimate([np.array([True, False]), np.array([True, True])]))
     75 [0, 100]
     """
-    shares = [100 * verdicts.mean() for verdicts in by_seed]
-    if len(set(shares)) == 1:
-        return metrics.accuracy(by_seed[0])
-    found = metrics.student_t(shares)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
+    return metrics.over_seeds([metrics.accuracy(verdicts) for verdicts in by_seed], low=0.0, high=100.0)
 
 
 def summary(verdicts: pd.DataFrame, *, by: str = "network", ensemble: str | None = None) -> list[records.Scalar]:
@@ -284,8 +279,7 @@ def reading(scalars: pd.DataFrame, *, by: str = "network") -> str:
     chosen = scalars[scalars["metric"].isin(["accuracy_difference", "robust_accuracy_difference"])]
     for row in chosen.to_dict("records"):
         found = interval(row)
-        way = "more" if (found.low or 0) > 0 else "less" if (found.high or 0) < 0 else "not told apart"
-        way = way if way == "not told apart" else f"{way} accurate"
+        way = metrics.told_apart(found, "more accurate", "less accurate")
         n = len(row["seeds"])
         lines.append(
             f"{style.label(row[by])} − {style.label(row['against'])}, {_measure(row)}: {found} points over "

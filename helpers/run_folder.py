@@ -22,9 +22,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from helpers import arrays, files
+from helpers import arrays, distributed, files
 
-__all__ = ["Parts", "digest", "network_digest", "opened"]
+__all__ = ["Parts", "digest", "network_digest", "opened", "shared"]
 
 CONFIG, LOCK = "config.json", "lock"
 Value = str | int | float | list[str] | list[float] | None
@@ -74,6 +74,17 @@ class Parts:
             reason = str(error)
         print(f"{path.name} is computed again: {reason}", file=sys.stderr)
         return None
+
+
+@contextmanager
+def shared(folder: Path | str, config: Mapping[str, Value]) -> Iterator[Parts]:
+    """`opened` for all processes that torchrun started with this one: the first opens it, the others wait until it has.
+
+    They must meet before they leave, since the first takes the folder's lock away with it.
+    """
+    with opened(folder, config) if distributed.world().first else contextlib.nullcontext(Parts(Path(folder))) as parts:
+        distributed.meet()
+        yield parts
 
 
 @contextmanager

@@ -12,8 +12,8 @@ of one network it is that of `helpers.calibration`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,16 +49,18 @@ NO_VALIDATION = "not run: the recipes keep no validation images in common to fit
 
 
 def measured(
-    found: Mapping[str, np.ndarray], sets: Mapping[str, ImageSet], *, n_bins: int, seed: int
+    found: Mapping[str, np.ndarray], sets: Mapping[str, ImageSet], *, n_bins: int, seed: int, n_seeds: int = 1
 ) -> dict[str, Any]:
     """One network's numbers as Estimates by metric (`ece_floor` is a plain number), and `bins`, a `calibration.Bins`.
 
     `found` is what `looks.look` returned for `sets`, of which "test" is judged and "validation", where there is one,
-    gives the temperature (None without it). `seed` is that of the bootstrap behind floor and intervals.
+    gives the temperature (None without it). `seed` is that of the bootstrap behind floor and intervals; it is short for
+    the ECEs that show no floor where a method has several networks (`n_seeds`), whose spread makes the interval then.
     """
     logits, y = looks.logits(found, TEST), sets[TEST].labels.cpu()
     given: dict[str, Any] = {"n_bins": n_bins, "seed": seed}
     plain = calibration.ece(logits, y, binning="equal_width", **given)
+    given["n_resamples"] = 1000 if n_seeds == 1 else 100
     adaptive = calibration.ece(logits, y, binning="equal_mass", **given)
     numbers: dict[str, Any] = {
         "accuracy": metrics.accuracy(logits.argmax(1) == y),
@@ -79,6 +81,15 @@ def measured(
 
 
 Pieces = Mapping[tuple[str, int], Piece]  # (network, seed) → what `measured` returned
+
+
+def of_networks(
+    looked: Mapping[tuple[str, int], Mapping[str, np.ndarray]], sets: Mapping[str, ImageSet], *, n_bins: int, seed: int
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """`measured` of each network and seed in `looked`, which holds what `looks.look` returned for `sets`."""
+    n_seeds = Counter(network for network, _ in looked)
+    given: dict[str, Any] = {"n_bins": n_bins, "seed": seed}
+    return {one: measured(found, sets, **given, n_seeds=n_seeds[one[0]]) for one, found in looked.items()}
 
 
 def frame(pieces: Pieces) -> pd.DataFrame:
@@ -103,20 +114,6 @@ def bins(pieces: Pieces) -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True)
 
 
-def over_seeds(several: Sequence[Estimate], *, low: float, high: float) -> Estimate:
-    """One network's estimate, or the mean of several with Student's interval, cut at the bounds of the number.
-
-    Where they agree to the last digit, which Student's interval would take for certainty, the first one's own stands.
-
-    >>> print(over_seeds([Estimate(v, 0.0, 1.0, 9, "normal") for v in (0.9, 1.0, 1.0)], low=0.0, high=1.0))
-    0.967 [0.823, 1.000]
-    """
-    if len({one.value for one in several}) == 1:
-        return several[0]
-    found = metrics.student_t([one.value for one in several])
-    return replace(found, low=max(found.low, low), high=min(found.high, high))
-
-
 def summary(pieces: Pieces, *, n_bins: int) -> list[records.Scalar]:
     """Scalars for a record: each number of each network, over its seeds. `n_bins` goes along with every ECE."""
     rows = []
@@ -132,7 +129,7 @@ def summary(pieces: Pieces, *, n_bins: int) -> list[records.Scalar]:
                 rows.append(records.scalar(metric, None, **about, **where, reason=NO_VALIDATION))
             else:
                 low, high = BOUNDS[metric]
-                rows.append(records.scalar(metric, over_seeds(values, low=low, high=high), **about, **where))
+                rows.append(records.scalar(metric, metrics.over_seeds(values, low=low, high=high), **about, **where))
     return rows
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from helpers import costs, files, jobs, kernel, parameters, sweeps
+from helpers import cluster, costs, files, jobs, kernel, parameters, sweeps
 from helpers.jobs import Job
 
 USAGE = """./run_all.sh [profile] [-n] [notebook … | --sweep NAME] [options of Snakemake]
@@ -37,6 +37,7 @@ environment   COMPANION_PYTHON=/path/to/python   use that Python's packages inst
               DATA_ROOT, CHECKPOINTS             where data sets and foreign weights lie
 """
 HEARTBEAT_SECONDS = 30.0
+ENDED = re.compile(r"SLURM status is: '(?!FAILED')")  # of a job that was cancelled, or ran out of memory or time
 
 
 @dataclass
@@ -81,15 +82,15 @@ _DRY = {"-n", "--dry-run", "--dryrun"}
 
 def _command(request: Request, notebooks: list[str]) -> list[str]:
     """Snakemake on our Snakefile; its own lock is off because `one_at_a_time` outlives no killed run."""
-    cores = (
-        [] if {"--cores", "-c", "--jobs", "-j", "--executor", "-e"} & set(request.snakemake) else ["--cores", _cores()]
-    )
+    told = {word.partition("=")[0] for word in request.snakemake}
+    cores = [] if {"--cores", "-c", "--jobs", "-j", "--executor", "-e"} & told else ["--cores", _cores()]
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(parameters.ROOT / "Snakefile")),
         *("--directory", str(parameters.ROOT), "--nolock", "--rerun-incomplete", "--keep-going", "--nocolor"),
         *("--rerun-triggers", "mtime", "params", "--scheduler", "greedy"),
         *cores,
         *request.snakemake,
+        *cluster.options(request.snakemake, request.profile),
         *("--config", f"profile={request.profile}", f"notebooks={','.join(notebooks)}", f"sweep={request.sweep}"),
     ]
 
@@ -256,6 +257,8 @@ def _snakemake(command: list[str], watch: Watch, *, log: Path, lock: int) -> tup
         text=True,
         errors="replace",
         pass_fds=(lock,),
+        # A shell's background job is deaf to SIGINT; Snakemake must hear it, or a cluster's jobs go on without it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     reader = threading.Thread(target=_read, args=(process.stdout, log, watch, said), daemon=True)
@@ -297,14 +300,14 @@ def _interrupted(*_: object) -> None:
 
 def _read(stream: IO[str], log: Path, watch: Watch, said: list[str]) -> None:
     """Copy Snakemake's words to its log, as far as the disk lets us; note the number of jobs and what they say."""
-    with contextlib.ExitStack() as stack:
+    with stream, contextlib.ExitStack() as stack:
         out: IO[str] | None = None
         with contextlib.suppress(OSError):
             out = stack.enter_context(open(log, "w", encoding="utf-8"))
         for line in stream:
             if found := re.match(r"(network|notebook|point|report) +(\d+)$", line.strip()):  # its table of jobs to run
                 watch.total = (watch.total or 0) + int(found[2])
-            if line.startswith(tuple(f"{job.label}: " for job in watch.jobs)) or "Error" in line:
+            if line.startswith(tuple(f"{job.label}: " for job in watch.jobs)) or "Error" in line or ENDED.search(line):
                 said.append(line.strip())
             with contextlib.suppress(OSError, ValueError):
                 if out:
@@ -348,10 +351,14 @@ def summary(watch: Watch, *, code: int, said: list[str]) -> int:
         heard = next((line for line in said if line.startswith(f"{job.label}: ")), None)
         if error or heard:
             print(f"\n{heard or f'{job.label}: {error}'}\n  log: {job.log}")
+        elif result(job, watch) == "killed":
+            print(f"\n{job.label}: was killed\n  log: {job.log}")
     if (code and not bad) or (bad and not any(job.label in watch.outcomes for job in bad) and not said):
         print(f"\nSnakemake ended with status {code}: see {watch.jobs[-1].home / 'logs' / 'snakemake.log'}")
-    for line in said if bad and not any((watch.outcomes.get(job.label) or {}).get("error") for job in bad) else []:
-        print(line)
+    unexplained = bad and not any((watch.outcomes.get(job.label) or {}).get("error") for job in bad)
+    for line in said:
+        if unexplained or ENDED.search(line):
+            print(line)
     page, what = watch.jobs[-1].vouched()[0], "table" if watch.jobs[-1].kind == "sweep" else "report"
     print(f"\n{what.capitalize()}: {page}" if page.exists() else f"\nNo {what} was written.", flush=True)
     return 1 if code or bad else 0

@@ -71,6 +71,9 @@ def test_the_reading_names_the_best_and_the_blind(record):
     lines = detected.reading(record.scalars).splitlines()
     assert len(lines) == 6
     assert any(line.startswith("far by log p(x): highest AUROC Madry AT, 0.9") for line in lines)
+    assert not any("told apart" in line for line in lines if line.startswith("far by log"))
+    near = next(line for line in lines if line.startswith("near by log p(x)"))  # of no network is it far from chance
+    assert "; not told apart from it: " in near
     blind = next(line for line in lines if line.startswith("far by approximate mass"))
     assert blind.endswith("worse than chance: Standard, Madry AT")
     assert not any("worse" in line for line in lines if line.startswith("near by log"))

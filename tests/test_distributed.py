@@ -1,16 +1,17 @@
-"""Training by several processes: two on this CPU, started by torchrun, come to what one comes to with whole batches."""
+"""Work of several processes: two on this CPU, started by torchrun, come to what one comes to with whole batches."""
 
 import json
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import tiny
 import torch
 import trees
 
-from helpers import checkpoints, distributed, parameters, train
+from helpers import arrays, checkpoints, distributed, parameters, train
 from helpers.history import History
 
 NETWORKS = """
@@ -50,16 +51,52 @@ ceb:
 """
 
 
-def torchrun(root, *names, processes, then=""):
-    """`python -m helpers.zoo train tiny NAME` by so many processes, in `root`; `then` is code before it."""
+# Two processes make 11 images in three batches; the first then makes them alone, and alone what the second had made.
+GENERATION = """
+import json, shutil
+import numpy as np
+import torch
+from helpers import generation, models, starts
+
+torch.manual_seed(0)
+network = models.build("smallcnn", num_classes=3, in_channels=1, image_size=8, width=2, norm="none").eval()
+rows, made, batch = torch.arange(11), [], generation._batch
+rule = {"energy": "joint", "step_size": 0.1, "momentum": 0.5, "noise_std": 0.01, "n_steps": 5, "gradient": "plain"}
+rule |= {"y": rows % 3, "index": rows, "seed": 0, "batch_size": 4, "stop": "steps", "targets": None}
+
+def watched(task, rows):
+    made.append(int(rows[0]))
+    return batch(task, rows)
+
+def generate(folder, name):
+    found = generation.generate(network, starts.Uniform((1, 8, 8), 3), folder=parameters.ROOT / folder, **rule)
+    np.savez(parameters.ROOT / f"{name}.npz", made=made, **found.arrays())
+    made.clear()
+
+generation._batch = watched
+"""
+TOGETHER = 'generate("together", f"together-{here.rank}")'
+ALONE = """
+if here.first:
+    generate("alone", "alone")
+    shutil.copytree(parameters.ROOT / "together", parameters.ROOT / "half")
+    (parameters.ROOT / "half" / "000-0001.npz").unlink()
+    generate("half", "half")
+"""
+
+
+def torchrun(root, *names, processes, then="", inside="pass", after=""):
+    """`python -m helpers.zoo train tiny NAME` by so many processes, in `root`, with code around it."""
     script = root / "run.py"
     lines = [
         "from pathlib import Path",
         "from helpers import distributed, parameters, zoo",
         f"parameters.ROOT = Path({str(root)!r})",
         textwrap.dedent(then),
-        "with distributed.joined():",
+        "with distributed.joined() as here:",
         *(f"    assert zoo.main(['train', 'tiny', {name!r}, '--seed', '0']) == 0" for name in names),
+        f"    {inside}",
+        after,
     ]
     script.write_text("\n".join(lines))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", script]
@@ -74,8 +111,8 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_two(root):
-    """What two processes say while they train madry and ceb."""
-    done = torchrun(root, "madry", "ceb", processes=2)
+    """What two processes say while they train madry and ceb, and then generate images."""
+    done = torchrun(root, "madry", "ceb", processes=2, then=GENERATION, inside=TOGETHER, after=ALONE)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stderr
 
@@ -98,10 +135,27 @@ def test_two_processes_come_to_what_one_comes_to(name, of_two, root, tmp_path, m
 
 
 @pytest.mark.process
+def test_two_processes_generate_the_images_of_one_each_making_its_share(of_two, root):
+    found = {name: dict(np.load(root / f"{name}.npz")) for name in ("together-0", "together-1", "alone", "half")}
+    made = {name: one.pop("made").tolist() for name, one in found.items()}
+    assert made == {"together-0": [0, 8], "together-1": [4], "alone": [0, 4, 8], "half": [4]}
+    alone = found.pop("alone")
+    assert len(np.unique(alone["images"], axis=0)) == 11
+    for one in found.values():
+        assert all(arrays.identical(one[name], alone[name]) for name in alone if name != "seconds")
+
+
+@pytest.mark.process
 def test_a_run_of_two_goes_on_with_one(tmp_path, monkeypatch):
     root = tiny.profile(tmp_path / "a root", networks=NETWORKS)
     stop = """
-    from helpers import training_step
+    from helpers import training_state, training_step
+    save = training_state.save
+    def saving(run, *given):
+        with open(parameters.ROOT / "saves", "a") as out:
+            out.write(f"process {distributed.world().rank} after step {run.step}, ")
+        save(run, *given)
+    training_state.save = saving
     step, calls = training_step.step, []
     def stopping(*given):
         calls.append(1)
@@ -111,6 +165,7 @@ def test_a_run_of_two_goes_on_with_one(tmp_path, monkeypatch):
     training_step.step = stopping
     """
     assert torchrun(root, "madry", processes=2, then=stop).returncode != 0
+    assert (root / "saves").read_text() == "process 0 after step 2, "
     monkeypatch.setattr(parameters, "ROOT", root)
     recipe = parameters.recipe("tiny", "madry")
     seen = []

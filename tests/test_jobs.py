@@ -74,10 +74,3 @@ def test_it_is_trained_after_its_reference_and_again_only_when_that_is_another(l
     status, said = tree.run("light", "91", "-n")
     assert re.findall(r"would run (.+?):", said) == ["network plain", "network less", "91_one", "report"], said
     assert RAN.findall(tree.run("light", "91")[1]) == ["network plain", "network less", "91_one", "report"]
-
-
-def test_a_cluster_is_asked_for_twice_the_longest_job_and_not_for_the_whole_profile(monkeypatch):
-    facts = {"minutes": 900, "memory_gb": 2, "gpus_per_job": 1}
-    stated = {"notebook_minutes": {"01_one": 30, "02_two": 70}, "network_minutes": {"madry": 90}}
-    monkeypatch.setattr(parameters, "profile_facts", lambda _: facts | stated)
-    assert jobs.resources("any") == {"mem_mb": 2048, "runtime": 180, "gpu": 1}

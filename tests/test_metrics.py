@@ -12,6 +12,7 @@ from torch import nn
 
 from helpers import metrics
 from helpers.parameters import ROOT
+from helpers.tables import Interval
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,32 @@ def test_a_single_number_has_no_interval():
         assert (estimate.value, estimate.kind, estimate.n) == (3.0, "none", 1)
         assert math.isnan(estimate.low)
         assert str(estimate) == "3"
+
+
+def test_one_seed_keeps_its_own_interval_and_equal_seeds_that_of_the_first():
+    one = metrics.Estimate(0.5, 0.4, 0.6, 100, "bootstrap")
+    assert metrics.over_seeds([one], low=0, high=1) == one
+    assert metrics.over_seeds([one, metrics.Estimate(0.5, 0.1, 0.9, 100, "bootstrap")], low=0, high=1) == one
+    spread = metrics.over_seeds([metrics.Estimate(v, 0, 0, 9, "none") for v in (0.0, 1.0)], low=0, high=1)
+    assert (spread.value, spread.low, spread.high, spread.kind) == (0.5, 0, 1, "student_t")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "at", "said"),
+    [
+        (0.1, 2.0, 0.0, "more"),
+        (-2.0, -0.1, 0.0, "less"),
+        (-0.1, 2.0, 0.0, metrics.NEITHER),
+        (0.0, 2.0, 0.0, metrics.NEITHER),
+        (0.1, 2.0, 1.0, metrics.NEITHER),
+        (0.1, 0.9, 1.0, "less"),
+        (1.0, 1.0, 0.0, metrics.NEITHER),  # equal numbers are no certainty
+        (math.nan, math.nan, 0.0, metrics.NEITHER),
+        (None, None, 0.0, metrics.NEITHER),
+    ],
+)
+def test_only_an_interval_on_one_side_tells_apart(low, high, at, said):
+    assert metrics.told_apart(Interval(1.0, low, high), "more", "less", at=at) == said
 
 
 def test_student_t_covers_what_it_promises():

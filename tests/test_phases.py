@@ -75,20 +75,37 @@ def test_less_contrast_keeps_pixels_inside_and_each_set_counts_as_one():
         f"c = {c}": [follow(dataclasses.replace(base, contrast_factor=c), k) for k in range(3)] for c in (1, 0.5)
     }
     rows = phases.summary(phases.frame(watched), {"c = 1": 1.0, "c = 0.5": 0.5})
-    beyond = phases.shares(pd.DataFrame(rows))
+    beyond = {row["contrast_factor"]: row["value"] for row in rows}
     assert beyond[0.5] <= beyond[1.0]
     by_set = [one["beyond"][-1].mean() for one in watched["c = 1"]]
     assert (rows[0]["value"], rows[0]["seeds"], rows[0]["n"]) == (pytest.approx(np.mean(by_set)), [0, 1, 2], 16)
-    assert rows[0]["low"] == pytest.approx(metrics.over_sets(by_set).low)
+    whole = metrics.over_sets(by_set)
+    assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((max(whole.low, 0.0), min(whole.high, 100.0)))
+
+
+def test_a_share_of_pixels_has_no_interval_beyond_0_and_100():
+    chains = [{"way": "a", "seed": k, "step": 3, "chain": 0, "beyond": v} for k, v in enumerate((0.0, 0.5, 4.0))]
+    (row,) = phases.summary(pd.DataFrame(chains), {"a": 1.0})
+    assert metrics.over_sets([0.0, 0.5, 4.0]).low < 0
+    assert (row["low"], row["value"]) == (0.0, 1.5)
 
 
 def test_the_rule_takes_the_smallest_decrease_or_says_that_there_is_none():
     assert phases.chosen_contrast({1.0: 1.0, 0.9: 0.99, 0.8: 0.2}) == 0.9
     assert phases.chosen_contrast({1.0: 0.0, 0.9: 0.0}) == 1.0
-    said = phases.reading({1.0: 3.0, 0.9: 2.0}, base=0.9)
-    assert "no decrease that was tried keeps it below 1 %" in said
+    said = phases.reading(beyond({1.0: (3.0, 2.8, 3.2), 0.9: (2.0, 0.5, 3.5)}), base=0.9)
+    assert "c = 1: 3.00 [2.80, 3.20] %, c = 0.9: 2.0 [0.5, 3.5] %" in said
+    assert "by the means no decrease that was tried keeps it below 1 % (not told apart from 1 %: c = 0.9)" in said
     assert "c = 0.9, does not follow from the rule" in said
-    assert phases.reading({1.0: 3.0, 0.9: 0.5}, base=0.9).endswith("c = 0.9, follows the rule.")
+    said = phases.reading(beyond({1.0: (3.0, 2.8, 3.2), 0.9: (0.5, 0.4, 0.6)}), base=0.9)
+    assert "; by the means the smallest decrease below 1 % is c = 0.9. " in said
+    assert said.endswith("The base setting, c = 0.9, follows the rule.")
+
+
+def beyond(of):
+    """A record's scalars, from c → share (%), low, high."""
+    rows = [{"contrast_factor": c, "value": v, "low": low, "high": high} for c, (v, low, high) in of.items()]
+    return pd.DataFrame(rows)
 
 
 def test_means_at_the_end_of_each_phase(frame, combined):

@@ -61,8 +61,34 @@ def test_the_chain_on_the_marginal_energy_uses_no_label(images, done):
     for those in (images, turned):
         net = judges.Nested(gain=4.0)
         x = refinement.corrupted(net, those, **given["attack"], seed=0, batch_size=10)["noisy"]
-        ends.append(refinement._descended(net, "marginal", x, those, chain=CHAIN, seed=0))
+        ends.append(refinement._descended(net, "marginal", x, those, chain=CHAIN, seed=0, batch_size=24))
     assert torch.equal(ends[0], ends[1])
+
+
+def test_chains_run_in_batches_with_each_images_own_noise(images):
+    sizes, x = [], images.images()
+
+    class Counting(judges.Nested):
+        def forward(self, batch):
+            sizes.append(len(batch))
+            return super().forward(batch)
+
+    noisy = CHAIN | {"noise_std": 0.1}
+    ends = [
+        refinement._descended(Counting(gain=4.0), "marginal", x, images, chain=noisy, seed=0, batch_size=size)
+        for size in (24, 10)
+    ]
+    assert torch.allclose(*ends, atol=1e-6)
+    assert max(sizes[len(sizes) // 2 :]) == 10
+
+
+def test_classes_that_the_images_lack_have_no_picture(images):
+    some = images.subset((images.labels != 2).nonzero().squeeze(1))
+    net = judges.Nested(gain=4.0)
+    found = refinement.refined(net, net, some, attack=ATTACK, chain=CHAIN, seed=0, batch_size=10)
+    firsts = [int((some.labels == k).nonzero()[0]) for k in (0, 1, 3)]
+    assert np.array_equal(found["originals"], some.pixels[firsts].numpy())
+    assert found["noisy joint pictures"].shape == found["originals"].shape
 
 
 def test_accuracies_over_seeds_and_pictures(images, done, tmp_path):

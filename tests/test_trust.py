@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from helpers import calibration, data, parameters, plots, records, trust
-from helpers.metrics import Estimate
 
 
 def sets_of(n, *, seed, validation=True):
@@ -29,14 +28,14 @@ def pieces():
     made = {}
     for seed in range(3):
         found, sets = sets_of(400, seed=seed)
-        made["standard", seed] = trust.measured(sharper(found, 3.0), sets, n_bins=10, seed=0)
-        made["madry", seed] = trust.measured(sharper(found, 0.3), sets, n_bins=10, seed=0)
+        made["standard", seed] = trust.measured(sharper(found, 3.0), sets, n_bins=10, seed=0, n_seeds=3)
+        made["madry", seed] = trust.measured(sharper(found, 0.3), sets, n_bins=10, seed=0, n_seeds=3)
     return made
 
 
 def test_the_numbers_are_those_of_calibration_on_the_test_images():
     found, sets = sets_of(300, seed=5)
-    one = trust.measured(found, sets, n_bins=8, seed=1)
+    one = trust.measured(found, sets, n_bins=8, seed=1, n_seeds=1)
     f, y = torch.from_numpy(found["test logits"]), sets["test"].labels
     assert one["accuracy"].value == pytest.approx(100 * (f.argmax(1) == y).float().mean().item())
     assert one["ece"] == calibration.ece(f, y, n_bins=8, binning="equal_width", seed=1).ece
@@ -72,14 +71,16 @@ def test_what_is_too_sure_and_what_is_not_sure_enough_is_said(pieces, tmp_path):
 
 
 def test_a_calibrated_network_is_not_told_apart_from_noise(tmp_path):
-    found = {("standard", seed): trust.measured(*sets_of(400, seed=seed), n_bins=10, seed=0) for seed in range(3)}
+    found = {
+        ("standard", seed): trust.measured(*sets_of(400, seed=seed), n_bins=10, seed=0, n_seeds=3) for seed in range(3)
+    }
     p = parameters.Parameters("07_hybrid_evaluation", "digits", values={}, folder=tmp_path)
     record = records.save(p, "calibration", scalars=trust.summary(found, n_bins=10))
     assert "not told apart from noise; T not told apart from 1" in trust.reading(record.scalars)
 
 
 def test_without_validation_images_no_temperature_is_fitted(tmp_path):
-    one = trust.measured(*sets_of(60, seed=0, validation=False), n_bins=5, seed=0)
+    one = trust.measured(*sets_of(60, seed=0, validation=False), n_bins=5, seed=0, n_seeds=1)
     p = parameters.Parameters("07_hybrid_evaluation", "digits", values={}, folder=tmp_path)
     record = records.save(p, "calibration", scalars=trust.summary({("standard", 0): one}, n_bins=5))
     row = next(row for row in record.content["scalars"] if row["metric"] == "temperature")
@@ -90,12 +91,16 @@ def test_without_validation_images_no_temperature_is_fitted(tmp_path):
     assert np.isnan(trust.frame({("standard", 0): one})["temperature"][0])
 
 
-def test_one_seed_keeps_its_own_interval_and_equal_seeds_that_of_the_first():
-    one = Estimate(0.5, 0.4, 0.6, 100, "bootstrap")
-    assert trust.over_seeds([one], low=0, high=1) == one
-    assert trust.over_seeds([one, Estimate(0.5, 0.1, 0.9, 100, "bootstrap")], low=0, high=1) == one
-    spread = trust.over_seeds([Estimate(v, 0, 0, 9, "none") for v in (0.0, 1.0)], low=0, high=1)
-    assert (spread.value, spread.low, spread.high, spread.kind) == (0.5, 0, 1, "student_t")
+def test_of_several_seeds_only_the_floor_is_drawn_at_length():
+    found, sets = sets_of(100, seed=5)
+    looked = {("standard", 0): found, ("standard", 1): found, ("madry", 0): found}
+    several = trust.of_networks(looked, sets, n_bins=8, seed=1)
+    alone = trust.measured(found, sets, n_bins=8, seed=1, n_seeds=1)
+    assert several["madry", 0]["adaptive_ece"] == alone["adaptive_ece"]
+    for one in (several["standard", 0], several["standard", 1]):
+        assert one["ece_floor"] == alone["ece_floor"]
+        assert one["adaptive_ece"].value == alone["adaptive_ece"].value
+        assert one["adaptive_ece"] != alone["adaptive_ece"]  # whose ends are of other, fewer draws
 
 
 def test_the_bins_are_drawn(pieces):

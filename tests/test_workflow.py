@@ -74,7 +74,7 @@ def test_a_seed_a_job_where_the_profile_says_so(monkeypatch):
 
 
 def test_scripts_are_there_and_executable():
-    for name in ("run_all.sh", "tests/run.sh", ".ci/run"):
+    for name in ("run_all.sh", "tests/run.sh", "tests/slurm.sh", ".ci/run"):
         assert os.access(parameters.ROOT / name, os.X_OK), name
 
 
@@ -251,6 +251,18 @@ def test_interrupted_it_ends_its_kernels_and_goes_on_the_next_time(light_tree, h
     assert "Interrupted" in said
     status, said = tree.run("light", "92")
     assert (status, tree.value("92_two")) == (0, 4), said
+
+
+def test_snakemake_hears_interrupts_also_where_we_are_deaf_to_them(tmp_path):
+    code = "import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with open(tmp_path / "lock", "w") as lock:
+            watch, log = workflow.Watch([], "a run"), tmp_path / "log"
+            status, _ = workflow._snakemake([sys.executable, "-c", code], watch, log=log, lock=lock.fileno())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status == 0
 
 
 # Disks that do not do
