@@ -49,7 +49,7 @@ NO_VALIDATION = "not run: the recipes keep no validation images in common to fit
 
 
 def measured(
-    found: Mapping[str, np.ndarray], sets: Mapping[str, ImageSet], *, n_bins: int, seed: int, n_seeds: int = 1
+    found: Mapping[str, np.ndarray], sets: Mapping[str, ImageSet], *, n_bins: int, seed: int, n_seeds: int
 ) -> dict[str, Any]:
     """One network's numbers as Estimates by metric (`ece_floor` is a plain number), and `bins`, a `calibration.Bins`.
 
