@@ -24,12 +24,14 @@ def interval_dots(
     low: str = "low",
     high: str = "high",
     each: str = "a seed",
+    mark: str = "mean, 95 % interval",
     colour: str | None = None,
 ) -> Figure:
     """A dot with its interval for each method (`by`, from top to bottom) and, small, its seeds; a panel a measure.
 
     `means` has one row for each method and `measure`; `low` and `high` may be missing in a row, which then has no bar.
-    `seeds` has one row for each method, measure and seed, or whatever `each` calls the small marks. `panels` maps a
+    `seeds` has one row for each method, measure and seed, or whatever `each` calls the small marks; `mark` says what a
+    dot with its interval is. `panels` maps a
     measure to the label of its axis.
     Methods have their own colours; `colour` is one for all lines, where they are no methods.
     """
@@ -53,7 +55,7 @@ def interval_dots(
             ax.set(xlabel=label, ylim=(len(methods) - 0.5, -0.5))
             ax.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(methods)), [style.label(name) for name in methods])
-        handles = [Line2D([], [], marker="o", color=style.NEUTRAL, label="mean, 95 % interval")]
+        handles = [Line2D([], [], marker="o", color=style.NEUTRAL, label=mark)]
         if seeds is not None:
             handles.append(Line2D([], [], marker="|", linestyle="", color=style.NEUTRAL, label=each))
         figure.legend(handles=handles, loc="outside lower center", ncols=2)

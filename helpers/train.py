@@ -99,7 +99,7 @@ def build(entry: Mapping[str, Any], shape: tuple[int, int, int], num_classes: in
     return bottleneck.narrowed(network, entry)
 
 
-class _InBfloat16(nn.Module):
+class InBfloat16(nn.Module):
     """The same network computing in bfloat16, its logits float32; parameters and modes are shared."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -199,7 +199,7 @@ def _epochs(run: Run, sets: Datasets, *, recipe: Recipe, seed: int, folder: Path
     n_steps = entry["epochs"] * per_epoch
     every = entry.get("checkpoint_every") or n_steps
     device, whose = sets.train.labels.device, training_state.identity(recipe, seed)
-    seen = _InBfloat16(run.network, device) if entry.get("precision") == "bfloat16" else run.network
+    seen = InBfloat16(run.network, device) if entry.get("precision") == "bfloat16" else run.network
     started, before = time.monotonic(), run.seconds
     while run.step < n_steps:
         epoch, done = divmod(run.step, per_epoch)
