@@ -31,6 +31,7 @@ from helpers import (
     autoattack,
     corruptions,
     data,
+    halved,
     metrics,
     models,
     noise,
@@ -40,7 +41,6 @@ from helpers import (
     sample_sets,
     samplers,
     starts,
-    train,
     training_state,
     training_step,
     verdicts,
@@ -53,14 +53,15 @@ __all__ = ["KNOBS", "ROWS", "Contest", "Setting", "of", "ours", "prepared"]
 # The notebook's parameters that rows take, by name.
 KNOBS = (
     "robust_network", "speed_rows", "speed_architecture", "speed_width", "speed_depth", "rounds", "epsilon_255",
-    "step_radii", "batch_size", "n_images", "ensemble_n_images", "n_chains", "sample_n_steps", "step_size", "noise_std",
-    "n_generated", "single_n_images", "retained_variance", "pca_spread", "corruption_names", "corruption_profile",
-    "severities", "corrupted_n_images", "train_batch_size", "inner_n_steps", "batch_sizes", "step_counts",
-    "image_counts", "seed",
+    "step_radii", "step_n_images", "batch_size", "n_images", "ensemble_n_images", "n_chains", "sample_n_steps",
+    "n_generated", "single_n_images", "retained_variance", "pca_spread", "corruption_names",
+    "corruption_profile", "severities", "corrupted_n_images", "train_batch_size", "inner_n_steps", "batch_sizes",
+    "step_counts", "seed",
 )  # fmt: skip
 
 OURS = "ours"
 STEPS_AT_ONCE = 5  # of an attack whose single step is timed: its start is shared between them
+CHAIN = {"step_size": 0.25, "noise_std": 0.005}  # of JEM++ in [0, 1]; what a step costs does not depend on them
 TRAINING = {
     "objective": "madry", "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4,
     "schedule": "constant", "epochs": 1, "augment": "crop_flip", "ema": 0, "attack_norm": "linf", "start": "uniform",
@@ -156,7 +157,7 @@ def _attackers(s: Setting, network: nn.Module, n_steps: int) -> dict[str, Callab
 
 
 def _attack_step(s: Setting, *, peers_too: bool = True) -> Contest:
-    n, network = s.values["batch_size"], s.untrained
+    n, network = s.values["step_n_images"], s.untrained
     images = s.some(0, n)
     x, y = images.images(), images.labels
     given: dict[str, Any] = {"norm": "linf", "start": "uniform", "n_restarts": 1, "returns": "last"}
@@ -184,13 +185,20 @@ def _searching(attack: peers.Attack, x: Tensor, y: Tensor, items: float) -> Way:
     return Way(run, items)
 
 
-def _judging(s: Setting, attack: Callable[[Tensor, Tensor], Tensor], n: int) -> Way:
-    """An attack that returns points, and the verdicts on them, in batches; each round has images of its own."""
+def _judging(s: Setting, attack: Callable[..., Tensor], n: int, *, keyed: bool = False) -> Way:
+    """An attack that returns points, and the verdicts on them, in batches; each round has images of its own.
+
+    `keyed`: it takes the images' places in their data set too.
+    """
 
     def run(k: int) -> Tensor:
         images, size = s.some(k, n), s.values["batch_size"]
-        parts = zip(images.images().split(size), images.labels.split(size), strict=True)
-        return torch.cat([_right(s.robust, x, y) & _right(s.robust, attack(x, y), y) for x, y in parts])
+        found = []
+        for rows in torch.arange(n, device=s.device).split(size):
+            x, y = images.images(rows), images.labels[rows]
+            x_adv = attack(x, y, images.index[rows]) if keyed else attack(x, y)
+            found.append(_right(s.robust, x, y) & _right(s.robust, x_adv, y))
+        return torch.cat(found)
 
     return Way(run, n)
 
@@ -199,17 +207,16 @@ def _pgd(s: Setting, n_steps: int) -> Contest:
     n = max(1, s.values["n_images"] // s.values["rounds"])
     given: dict[str, Any] = {**s.ball(), "norm": "linf", "n_steps": n_steps, "n_restarts": 1, "seed": s.values["seed"]}
 
-    def ours(k: int) -> Tensor:
-        images = s.some(k, n)
-        size = s.values["batch_size"]
+    def ours(k: int, precision: verdicts.Precision = "float32") -> Tensor:
+        images, size = s.some(k, n), s.values["batch_size"]
         return verdicts.standing(s.robust, images.images(), images.labels, index=images.index, batch_size=size, **given)
 
-    def last(x: Tensor, y: Tensor) -> Tensor:
-        index = torch.arange(len(x))
-        return attacks.run("pgd_ce", s.robust, x, y, returns="last", index=index, batch_size=len(x), **given)
+    def plain(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        return attacks.run("pgd_ce", s.robust, x, y, returns="first_success", index=index, batch_size=len(x), **given)
 
     contest = Contest("image", {OURS: Way(ours, n)}, work=lambda: ours(0), work_items=n)
-    contest.ways["ours, last iterate"] = _judging(s, last, n)
+    contest.ways["ours, bfloat16 search"] = Way(partial(ours, precision="bfloat16"), n)
+    contest.ways["ours, plain"] = _judging(s, plain, n, keyed=True)
     for name, make in _attackers(s, s.robust, n_steps).items():
         contest.invite(name, lambda make=make: _judging(s, make(), n))  # type: ignore[misc]
     return contest
@@ -243,7 +250,7 @@ def _chain(s: Setting) -> Contest:
     key = noise.Key(v["seed"], "speed", torch.arange(n, device=s.device))
     start = starts.Uniform(shape=s.shape, num_classes=s.test.num_classes)
     energy = samplers.energy_of(s.robust, "joint")
-    rule: dict[str, Any] = {name: v[name] for name in ("step_size", "noise_std")} | {"n_steps": v["sample_n_steps"]}
+    rule: dict[str, Any] = CHAIN | {"n_steps": v["sample_n_steps"]}
 
     def ours(k: int) -> None:
         samplers.sgld(energy, start.draw(y, key), y, momentum=0.0, gradient="plain", key=key, **rule)
@@ -350,7 +357,7 @@ def _training(s: Setting) -> Contest:
 def _fitting(s: Setting, entry: dict[str, Any], rows: Tensor) -> Way:
     """Steps of our training loop on the same rows, from the untrained weights."""
     run = training_state.begun(entry, copy.deepcopy(s.untrained), memory=None)
-    seen = train.InBfloat16(run.network, s.device) if entry["precision"] == "bfloat16" else run.network
+    seen = halved.InBfloat16(run.network, s.device) if entry["precision"] == "bfloat16" else run.network
     place = training_step.Place(entry, s.values["seed"], 0, 1)
 
     def step(k: int) -> None:

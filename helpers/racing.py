@@ -52,7 +52,7 @@ def _growth(setting: Setting) -> dict[str, Any]:
     knobs = {
         "batch": {size: (size, steps, size) for size in v["batch_sizes"]},
         "steps": {n: (batch, n, batch) for n in v["step_counts"]},
-        "images": {n: (n, steps, batch) for n in v["image_counts"]},
+        "images": {n: (n, steps, batch) for n in v["batch_sizes"]},
     }
     found: dict[str, Any] = {}
     for knob, several in knobs.items():
