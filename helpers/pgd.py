@@ -187,7 +187,7 @@ def pgd(
     tensor([[[[0.7500, 0.7500]]]])
     """
     checks.labels(y, checks.images(x))
-    _check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
+    check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
     _check_run(start=start, start_std=start_std, n_restarts=n_restarts, returns=returns)
     key = noise.Key(seed, purpose, checks.index(index, x).to(x.device))
 
@@ -232,7 +232,8 @@ def fgsm(
     )  # fmt: skip
 
 
-def _check_ball(*, norm: str, epsilon: float, step_size: float, n_steps: int) -> None:
+def check_ball(*, norm: str, epsilon: float, step_size: float, n_steps: int) -> None:
+    """ValueError where a ball, a step or their number cannot be."""
     checks.choice(norm, balls.NORMS, "norm")
     checks.radius(epsilon)
     checks.count(n_steps, "n_steps")

@@ -63,7 +63,7 @@ def training_step(
     loss = F.cross_entropy(network(x_adv), y)
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 def gaussians(pixels: Sequence[Tensor], *, jitter_std: float, device: torch.device) -> list[MultivariateNormal]:

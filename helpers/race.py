@@ -22,6 +22,7 @@ from helpers.parameters import ROOT
 __all__ = ["CEILINGS", "GROWTH", "HOT_SPOTS", "measure", "results"]
 
 CEILINGS, GROWTH, HOT_SPOTS = "ceilings", "growth", "hot_spots"
+COMMAND = ["-m", "helpers.racing"]
 
 
 def measure(*, folder: Path | str, profile: str, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -33,7 +34,7 @@ def measure(*, folder: Path | str, profile: str, values: Mapping[str, Any]) -> d
     files.write_json(folder / "request.json", {"profile": profile, "values": dict(values)})
     python = os.environ.get("PEERS_PYTHON") or sys.executable
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    command = [python, "-m", "helpers.racing", str(folder.resolve())]
+    command = [python, *COMMAND, str(folder.resolve())]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         words = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]

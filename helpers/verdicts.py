@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from helpers import balls, checks, losses, noise, victim
 from helpers.balls import Norm
 from helpers.halved import InBfloat16
-from helpers.pgd import Start, first_point
+from helpers.pgd import Start, check_ball, first_point
 
 __all__ = ["PRECISIONS", "standing"]
 
@@ -88,10 +88,8 @@ def standing(
     tensor([False, False, False])
     """
     checks.labels(y, checks.images(x))
-    checks.choice(norm, balls.NORMS, "norm")
-    checks.radius(epsilon)
+    check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
     checks.choice(precision, PRECISIONS, "precision")
-    checks.count(n_steps, "n_steps")
     checks.count(n_restarts, "n_restarts", minimum=1)
     checks.count(batch_size, "batch_size", minimum=1)
     key = noise.Key(seed, purpose, checks.index(index, x).to(x.device))
