@@ -59,7 +59,7 @@ KNOBS = (
     "step_counts", "seed",
 )  # fmt: skip
 
-OURS = "ours"
+OURS, HALVED = "ours", "ours, bfloat16 search"
 STEPS_AT_ONCE = 5  # of an attack whose single step is timed: its start is shared between them
 CHAIN = {"step_size": 0.25, "noise_std": 0.005}  # of JEM++ in [0, 1]; what a step costs does not depend on them
 TRAINING = {
@@ -163,13 +163,14 @@ def _attack_step(s: Setting, *, peers_too: bool = True) -> Contest:
     given: dict[str, Any] = {"norm": "linf", "start": "uniform", "n_restarts": 1, "returns": "last"}
     given |= {**s.ball(), "n_steps": STEPS_AT_ONCE, "seed": s.values["seed"], "index": images.index}
 
-    def ours(k: int) -> None:
-        attacks.pgd(attacks.cross_entropy(network), x, y, **given)
+    def ours(k: int, seen: nn.Module = network) -> None:
+        attacks.pgd(attacks.cross_entropy(seen), x, y, **given)
 
     items = float(n * STEPS_AT_ONCE)
     contest = Contest("image and step", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
     if not peers_too:
         return contest
+    contest.ways[HALVED] = Way(partial(ours, seen=halved.InBfloat16(network, s.device)), items)
     makes = _attackers(s, network, STEPS_AT_ONCE)
     own = peers.ATTACKS["torchattacks"]
     makes["torchattacks, batch norm folded"] = lambda: own(network, **s.ball(), n_steps=STEPS_AT_ONCE)
@@ -215,7 +216,7 @@ def _pgd(s: Setting, n_steps: int) -> Contest:
         return attacks.run("pgd_ce", s.robust, x, y, returns="first_success", index=index, batch_size=len(x), **given)
 
     contest = Contest("image", {OURS: Way(ours, n)}, work=lambda: ours(0), work_items=n)
-    contest.ways["ours, bfloat16 search"] = Way(partial(ours, precision="bfloat16"), n)
+    contest.ways[HALVED] = Way(partial(ours, precision="bfloat16"), n)
     contest.ways["ours, plain"] = _judging(s, plain, n, keyed=True)
     for name, make in _attackers(s, s.robust, n_steps).items():
         contest.invite(name, lambda make=make: _judging(s, make(), n))  # type: ignore[misc]

@@ -13,7 +13,7 @@ import numpy as np
 
 from helpers import metrics, records
 from helpers.ceilings import Ceilings
-from helpers.contests import OURS
+from helpers.contests import HALVED, OURS
 from helpers.counting import Counts
 from helpers.race import CEILINGS, GROWTH, HOT_SPOTS
 from helpers.records import Scalar
@@ -55,7 +55,9 @@ def summary(found: Results) -> list[Scalar]:
                 rows.append(records.scalar(metric, **_median(times), item=one["item"], **place))
                 rows += [records.scalar(metric, times[k], round=k, **place) for k in range(len(times))]
             if way != OURS:
-                rows += _ratios(one["ways"][OURS], course, place)
+                rows += _ratios("speed_ratio", one["ways"][OURS], course, place)
+            if HALVED in one["ways"] and not way.startswith(OURS):
+                rows += _ratios("halved_speed_ratio", one["ways"][HALVED], course, place)
         rows += [
             records.scalar("speed_ratio", None, reason=f"not run: {why}", row=row, way=way, clock="wall")
             for way, why in one["absent"].items()
@@ -63,11 +65,11 @@ def summary(found: Results) -> list[Scalar]:
     return rows
 
 
-def _ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: Mapping[str, Any]) -> list[Scalar]:
+def _ratios(metric: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], place: Mapping[str, Any]) -> list[Scalar]:
     rows = []
     for clock in ("wall", "cpu"):
         ratios = [b / a for a, b in zip(ours[clock], theirs[clock], strict=True)]
-        rows.append(records.scalar("speed_ratio", **_median(ratios), clock=clock, **place))
+        rows.append(records.scalar(metric, **_median(ratios), clock=clock, **place))
     return rows
 
 

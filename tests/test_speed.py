@@ -54,6 +54,15 @@ def test_a_ratio_is_of_one_round():
     assert len({row["id"] for row in rows}) == len(rows)
 
 
+def test_gradients_in_bfloat16_are_compared_with_others_only():
+    found = json.loads(json.dumps(FOUND))
+    found["pgd_20"]["ways"]["ours, bfloat16 search"] = course([5e-4, 1e-3, 5e-4], verdicts=[True] * 4)
+    rows = speed.summary(found)
+    assert one(rows, "halved_speed_ratio", clock="wall")["value"] == 5.0  # of torchattacks alone
+    text = speed_tables.reading(frame(rows), device="cpu")
+    assert "with gradients in bfloat16 5.0 [4.0, 6.0] ×: met" in text
+
+
 def test_agreement_is_by_image():
     rows = speed.agreement(FOUND)
     assert one(rows, "verdict_agreement", way="torchattacks")["value"] == 75
@@ -78,6 +87,7 @@ def test_aims_are_met_missed_or_between(factor, said):
     found = json.loads(json.dumps(FOUND))
     found["pgd_20"]["ways"]["torchattacks"]["wall"] = [factor * t for t in (3e-3, 5e-3, 2e-3)]
     text = speed_tables.reading(frame(speed.summary(found)), device="cpu")
+    assert "by the processor" in text
     assert text.startswith("verdicts under PGD-20 against torchattacks: ")
     assert text.endswith(said)
 
