@@ -51,7 +51,7 @@ def _package(name: str) -> Any:
 
 
 def _checkout(peer: str, module: str, *, inside: str = "") -> types.ModuleType:
-    """A module of a checkout, imported with that folder first and forgotten by name: two of them have a `utils`."""
+    """A module of a checkout, imported with that folder first; loose modules are forgotten, since two have a `utils`."""
     if "PEERS" not in os.environ:
         raise Absent("PEERS names no folder of checkouts")
     folder = Path(os.environ["PEERS"]) / CHECKOUTS[peer] / inside
@@ -67,8 +67,9 @@ def _checkout(peer: str, module: str, *, inside: str = "") -> types.ModuleType:
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
-            if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
-                del sys.modules[name]
+            there = str(folder) in (getattr(sys.modules[name], "__file__", None) or "")
+            if there and "." not in name and not hasattr(sys.modules[name], "__path__"):
+                del sys.modules[name]  # a package stays: it may import more of itself later
     return found
 
 
@@ -134,10 +135,10 @@ def _art(
 
 def autoattack(network: nn.Module, *, epsilon: float, batch_size: int) -> Attack:
     """The official AutoAttack standard, L∞."""
-    official = _checkout("AutoAttack", "autoattack")
+    official, device = _checkout("AutoAttack", "autoattack"), str(next(network.parameters()).device)
+    attack = official.AutoAttack(network.eval(), norm="Linf", eps=epsilon, device=device, verbose=False)
 
     def run(x: Tensor, y: Tensor) -> Tensor:
-        attack = official.AutoAttack(network.eval(), norm="Linf", eps=epsilon, device=str(x.device), verbose=False)
         with _quietly():
             found: Tensor = attack.run_standard_evaluation(x, y, bs=batch_size)
         return found
