@@ -51,7 +51,7 @@ def _package(name: str) -> Any:
 
 
 def _checkout(peer: str, module: str, *, inside: str = "") -> types.ModuleType:
-    """A module of a checkout, imported with that folder first; loose modules are forgotten, since two have a `utils`."""
+    """A module of a checkout, imported with that folder first; loose modules are forgotten: two have a `utils`."""
     if "PEERS" not in os.environ:
         raise Absent("PEERS names no folder of checkouts")
     folder = Path(os.environ["PEERS"]) / CHECKOUTS[peer] / inside
