@@ -13,7 +13,7 @@ from helpers.counting import Counts
 
 __all__ = ["Ceilings", "best_seconds", "measured", "synchronise"]
 
-SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices
+SIDE = {"cpu": 512, "cuda": 8192}  # of the matrices; on a CPU milliseconds, so that a busy machine lets one run through
 COPIED = {"cpu": 1 << 26, "cuda": 1 << 30}  # bytes, more than a cache holds
 PATIENCE = 0.4  # seconds for each of the measurements
 

@@ -70,7 +70,7 @@ def _ceilings(setting: Setting) -> dict[str, Any]:
     """The ceilings of the device, and what it is."""
     device = setting.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.device()
-    here = {"device": name, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    here = {"kind": device.type, "device": name, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
     return asdict(ceilings.measured(device)) | here
 
 

@@ -16,7 +16,8 @@ def course(wall, cpu=None, verdicts=()):
 
 
 FOUND = {
-    "ceilings": {"float32": 1e9, "bfloat16": 2e9, "bandwidth": 1e8, "device": "one", "threads": 1, "torch": "2"},
+    "ceilings": {"float32": 1e9, "bfloat16": 2e9, "bandwidth": 1e8, "kind": "cpu", "device": "one", "threads": 1,
+                 "torch": "2"},
     "pgd_20": {
         "item": "image", "absent": {"ART": "not here"}, "rounds": 3,
         "counts": {"operations": 5e5, "bytes_moved": 1e4},
