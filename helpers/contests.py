@@ -175,11 +175,13 @@ def _attack_step(s: Setting, *, peers_too: bool = True) -> Contest:
     own = peers.ATTACKS["torchattacks"]
     makes["torchattacks, batch norm folded"] = lambda: own(network, **s.ball(), n_steps=STEPS_AT_ONCE)
     for name, make in makes.items():
-        contest.invite(name, lambda make=make: _searching(make(), x, y, items))  # type: ignore[misc]
+        contest.invite(name, partial(_searching, make, x, y, items))
     return contest
 
 
-def _searching(attack: peers.Attack, x: Tensor, y: Tensor, items: float) -> Way:
+def _searching(make: Callable[[], peers.Attack], x: Tensor, y: Tensor, items: float) -> Way:
+    attack = make()
+
     def run(k: int) -> None:
         attack(x, y)
 
@@ -204,6 +206,10 @@ def _judging(s: Setting, attack: Callable[..., Tensor], n: int, *, keyed: bool =
     return Way(run, n)
 
 
+def _judged(s: Setting, make: Callable[[], peers.Attack], n: int) -> Way:
+    return _judging(s, make(), n)
+
+
 def _pgd(s: Setting, n_steps: int) -> Contest:
     n = max(1, s.values["n_images"] // s.values["rounds"])
     given: dict[str, Any] = {**s.ball(), "norm": "linf", "n_steps": n_steps, "n_restarts": 1, "seed": s.values["seed"]}
@@ -219,7 +225,7 @@ def _pgd(s: Setting, n_steps: int) -> Contest:
     contest.ways[HALVED] = Way(partial(ours, precision="bfloat16"), n)
     contest.ways["ours, plain"] = _judging(s, plain, n, keyed=True)
     for name, make in _attackers(s, s.robust, n_steps).items():
-        contest.invite(name, lambda make=make: _judging(s, make(), n))  # type: ignore[misc]
+        contest.invite(name, partial(_judged, s, make, n))
     return contest
 
 
@@ -235,10 +241,9 @@ def _autoattack(s: Setting) -> Contest:
         ).robust  # fmt: skip
 
     contest = Contest("image", {OURS: Way(ours, n)}, warm=False)
-    contest.invite(
-        "AutoAttack",
-        lambda: _judging(s, peers.autoattack(plain_ways.layered(s.robust).eval(), epsilon=epsilon, batch_size=size), n),
-    )
+    theirs = plain_ways.layered(s.robust).eval()
+    make = partial(peers.autoattack, theirs, epsilon=epsilon, batch_size=size)
+    contest.invite("AutoAttack", partial(_judged, s, make, n))
     return contest
 
 
@@ -260,11 +265,13 @@ def _chain(s: Setting) -> Contest:
     contest = Contest("image and step", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
     theirs = plain_ways.layered(s.robust).eval()
     for name, make in peers.CHAINS.items():
-        contest.invite(name, lambda make=make: _chaining(make(theirs, shape=s.shape, **rule), y, items))  # type: ignore[misc]
+        contest.invite(name, partial(_chaining, partial(make, theirs, shape=s.shape, **rule), y, items))
     return contest
 
 
-def _chaining(chain: peers.Chain, y: Tensor, items: float) -> Way:
+def _chaining(make: Callable[[], peers.Chain], y: Tensor, items: float) -> Way:
+    chain = make()
+
     def run(k: int) -> None:
         chain(y)
 

@@ -87,10 +87,12 @@ def count_table(scalars: pd.DataFrame) -> pd.DataFrame:
         "share_of_ceiling": "share (%)",
     }
     lines = []
-    for row, several in scalars[scalars["metric"].isin(named)].groupby("row", sort=False):
+    for (row, way), several in scalars[scalars["metric"].isin(named)].groupby(["row", "way"], sort=False):
         values = dict(zip(several["metric"], several["value"], strict=True))
         values["least_seconds"] *= 1e6
-        lines.append({"work": label(str(row))} | {title: float(f"{values[m]:.3g}") for m, title in named.items()})
+        lines.append(
+            {"work": label(str(row)), "way": way} | {title: float(f"{values[m]:.3g}") for m, title in named.items()}
+        )
     return pd.DataFrame(lines, dtype=object)
 
 

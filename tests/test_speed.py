@@ -74,6 +74,13 @@ def test_the_share_of_the_ceiling():
     rows = speed.counted(FOUND)
     assert one(rows, "least_seconds", row="pgd_20")["value"] == 5e-4  # computing, not moving
     assert one(rows, "share_of_ceiling", row="pgd_20")["value"] == pytest.approx(50)
+    found = json.loads(json.dumps(FOUND))
+    found["pgd_20"]["ways"]["ours, bfloat16 search"] = course([5e-4, 5e-4, 5e-4])
+    rows = speed.counted(found)
+    assert one(rows, "share_of_ceiling", way="ours, bfloat16 search")["value"] == pytest.approx(50)
+    table = speed_tables.count_table(frame(rows))
+    assert list(table["way"]) == ["ours", "ours, bfloat16 search"]
+    assert list(table["share (%)"]) == [50, 50]
 
 
 def test_growth_is_over_the_smallest_in_the_same_round():
