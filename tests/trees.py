@@ -131,7 +131,6 @@ NOTEBOOK = {
         "n_bins": 5,
         "corruption_names": ["gaussian_noise", "fog"],
         "severities": [1, 5],
-        "corrupted_n_images": 20,
     },
     "11_performance": {
         "speed_rows": ["attack_step", "pgd_5", "class_pca", "training"],
@@ -152,6 +151,8 @@ NOTEBOOK = {
         "overfitting_der_network": "madry",
         "single_step_network": "fgsm_rs_large",
         "single_step_der_network": "fgsm_rs_large",
+        "norm_network": "xent",
+        "no_norm_network": "xent_noise",
     },
 }
 
