@@ -98,7 +98,7 @@ def _evaluations(v: Mapping[str, Any]) -> Iterator[tuple[list[str], float]]:
         steps = v.get("sample_n_steps") or v["n_steps"]
         yield networks, float(ATTACKED * steps * v["n_generated"] * (v.get("n_sets") or 1))
     if "corruption_profile" in v:
-        yield networks, float(FORWARD * 75 * (v.get("corrupted_n_images") or v["n_images"]))
+        yield networks, float(FORWARD * 75 * v["n_images"])
 
 
 def costs(profile: str) -> dict[str, Cost]:
