@@ -75,7 +75,9 @@ def notebooks(profile: str) -> list[str]:
 
 
 def named(profile: str, wanted: list[str]) -> list[str]:
-    """Full names of notebooks given by number, by the start of their name or by path; all of them for no names.
+    """Full names of notebooks given by number, by the start of their name or by path.
+
+    For no names all of them, but those that the profile runs on request only (`on_request` in its profile.yaml).
 
     >>> named("digits", ["1"]) == named("digits", ["01"])
     True
@@ -90,7 +92,8 @@ def named(profile: str, wanted: list[str]) -> list[str]:
             got = f"{name!r}" if not matching else f"{name!r}, which fits {', '.join(matching)}"
             raise ParameterError(f"params/{profile}", "notebook", nearest(stem, there), got=got)
         found += matching
-    return sorted(set(found)) if wanted else there
+    asked = profile_facts(profile).get("on_request") or [] if not wanted else []
+    return sorted(set(found)) if wanted else [name for name in there if name not in asked]
 
 
 def profile_facts(profile: str) -> dict[str, Any]:

@@ -38,7 +38,9 @@ Callback = Callable[[int, Tensor, LossValue], None]
 # Starts and steps ---------------------------------------------------------------------------------------------------
 
 
-def _first(x: Tensor, key: noise.Key, *, norm: Norm, epsilon: float, start: Start, start_std: float | None) -> Tensor:
+def first_point(
+    x: Tensor, key: noise.Key, *, norm: Norm, epsilon: float, start: Start, start_std: float | None
+) -> Tensor:
     """The starting point x_0, in the ball and in [0, 1]."""
     shape = x.shape[1:]
     if start == "none":
@@ -185,7 +187,7 @@ def pgd(
     tensor([[[[0.7500, 0.7500]]]])
     """
     checks.labels(y, checks.images(x))
-    _check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
+    check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
     _check_run(start=start, start_std=start_std, n_restarts=n_restarts, returns=returns)
     key = noise.Key(seed, purpose, checks.index(index, x).to(x.device))
 
@@ -196,7 +198,7 @@ def pgd(
     judge = n_restarts > 1 or returns == "max_loss" or callback is not None
     best: _Point | None = None
     for restart in range(n_restarts):
-        first = _first(x, key.at(restart), norm=norm, epsilon=epsilon, start=start, start_std=start_std)
+        first = first_point(x, key.at(restart), norm=norm, epsilon=epsilon, start=start, start_std=start_std)
         found = _climb(
             loss, first, y, move=move, n_steps=n_steps, returns=returns, judge=judge,
             finite=checks.Finite(index), callback=callback,
@@ -230,7 +232,8 @@ def fgsm(
     )  # fmt: skip
 
 
-def _check_ball(*, norm: str, epsilon: float, step_size: float, n_steps: int) -> None:
+def check_ball(*, norm: str, epsilon: float, step_size: float, n_steps: int) -> None:
+    """ValueError where a ball, a step or their number cannot be."""
     checks.choice(norm, balls.NORMS, "norm")
     checks.radius(epsilon)
     checks.count(n_steps, "n_steps")

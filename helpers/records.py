@@ -41,6 +41,7 @@ INCIDENTAL = {
     "finished_at",
 }
 COST_UNITS = {"s", "ms", "min", "h", "MiB", "GiB", "images/s"}
+COST_UNITS |= {"×", "operation/s", "B/s", "% of the ceiling", "% of the time"}
 
 
 @dataclass(frozen=True)

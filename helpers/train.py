@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from helpers import (
     batch_norm,
@@ -34,6 +34,7 @@ from helpers import (
 )
 from helpers.checkpoints import say
 from helpers.context import deterministic
+from helpers.halved import InBfloat16
 from helpers.history import History, monitor
 from helpers.parameters import Recipe
 from helpers.seeds import derived
@@ -97,23 +98,6 @@ def build(entry: Mapping[str, Any], shape: tuple[int, int, int], num_classes: in
         std=entry.get("std"),
     )
     return bottleneck.narrowed(network, entry)
-
-
-class _InBfloat16(nn.Module):
-    """The same network computing in bfloat16, its logits float32; parameters and modes are shared."""
-
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        self.network, self.device_type = network, device.type
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.device_type, dtype=torch.bfloat16):
-            return self.network(x).float()
-
-    def features(self, x: Tensor) -> Tensor:
-        """f(x), float32: what follows it, a bottleneck's densities, computes in float32."""
-        with torch.autocast(self.device_type, dtype=torch.bfloat16):
-            return self.network.features(x).float()  # type: ignore[operator]
 
 
 # ---- the loop ----
@@ -199,7 +183,7 @@ def _epochs(run: Run, sets: Datasets, *, recipe: Recipe, seed: int, folder: Path
     n_steps = entry["epochs"] * per_epoch
     every = entry.get("checkpoint_every") or n_steps
     device, whose = sets.train.labels.device, training_state.identity(recipe, seed)
-    seen = _InBfloat16(run.network, device) if entry.get("precision") == "bfloat16" else run.network
+    seen = InBfloat16(run.network, device) if entry.get("precision") == "bfloat16" else run.network
     started, before = time.monotonic(), run.seconds
     while run.step < n_steps:
         epoch, done = divmod(run.step, per_epoch)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_objectives import images
 from torch import Tensor, nn
 
-from helpers import attacks, bottleneck, ceb, models, noise, objectives, parameters, train
+from helpers import attacks, bottleneck, ceb, halved, models, noise, objectives, parameters, train
 from helpers.context import eval_mode
 
 ENTRY = {"objective": "ceb", "latent": "pooled", "rho": 1.0}
@@ -326,7 +326,7 @@ def test_the_weight_moves_with_every_step_of_the_anneal(tmp_path, monkeypatch):
 
 def test_in_bfloat16_the_densities_are_float32():
     f = bottleneck.narrowed(models.build("smallcnn", num_classes=3, in_channels=1, image_size=8, width=2), entry())
-    seen = train._InBfloat16(f, torch.device("cpu"))
+    seen = halved.InBfloat16(f, torch.device("cpu"))
     x, y, index = images()
     found = objectives.evaluate(seen, x.float(), y, entry=entry(), seed=0, index=index, epoch=0)
     assert found.loss.dtype == torch.float32

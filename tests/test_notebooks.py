@@ -9,7 +9,7 @@ import pytest
 import trees
 import yaml
 
-from helpers import hybrid_methods, ledger, parameters, records, settings
+from helpers import contests, hybrid_methods, ledger, parameters, records, settings
 from helpers.parameters import ROOT
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -121,6 +121,8 @@ def test_every_parameter_is_used(profile, name):
         used |= {*settings.LISTS.values(), "l2_step_sizes", "start_noise_std", "energy_tolerance"}
     if name == "06_robust_jem":  # of which its methods are made
         used |= set(hybrid_methods.KNOBS)
+    if name == "11_performance":  # which another process takes
+        used |= set(contests.KNOBS)
     assert set(values) <= used
 
 
@@ -193,6 +195,7 @@ EXPECTED = {
     },
     "09_ceb_corruptions": {"images", "errors", "cells", "published", "official"},
     "10_ceb_calibration": {"clean", "severity"},
+    "11_performance": {"race", "counts", "growth", "hot_spots", "bill"},
     "12_claims": {"claims"},
 }
 

@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch import nn
 
-from helpers import augment, checkpoints, history, models, seeds, train, training_step
+from helpers import augment, checkpoints, halved, history, models, seeds, train, training_step
 from helpers.history import History
 
 CPU = torch.device("cpu")
@@ -235,7 +235,7 @@ def test_augmentation_is_keyed_by_image_and_epoch(tmp_path, monkeypatch):
 
 def test_bfloat16_hands_out_float32_and_shares_its_modes():
     network = models.build("smallcnn", num_classes=10, in_channels=1, image_size=16, width=4)
-    seen = train._InBfloat16(network, CPU)
+    seen = halved.InBfloat16(network, CPU)
     seen.eval()
     assert not network.training
     logits = seen(torch.rand(2, 1, 16, 16))

@@ -132,6 +132,20 @@ NOTEBOOK = {
         "corruption_names": ["gaussian_noise", "fog"],
         "severities": [1, 5],
     },
+    "11_performance": {
+        "speed_rows": ["attack_step", "pgd_5", "class_pca", "training"],
+        "speed_width": 2,
+        "rounds": 2,
+        "step_n_images": 10,
+        "batch_size": 10,
+        "n_images": 20,
+        "n_generated": 20,
+        "single_n_images": 2,
+        "train_batch_size": 10,
+        "inner_n_steps": 1,
+        "batch_sizes": [2, 4],
+        "step_counts": [1, 2],
+    },
     "12_claims": {
         "overfitting_network": "madry",
         "overfitting_der_network": "madry",
@@ -167,7 +181,11 @@ def _cut(entry: dict) -> dict:
 
 def environment(tree: Path) -> dict[str, str]:
     """One thread, and helpers from the copy: nothing of the reader's settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COMPANION_", "JPY_", "VSCODE_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COMPANION_", "JPY_", "VSCODE_", "PEERS"))
+    }
     threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COMPANION_THREADS": "1", "MPLBACKEND": "Agg"}
     return kept | threads | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -1,0 +1,46 @@
+"""Where the time goes: the kernels that an attack and a step of training spend most of it in (torch.profiler)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from helpers import contests
+from helpers.contests import OURS, Setting
+
+__all__ = ["measured"]
+
+PROFILED = {"attack_step": OURS, "training": "ours, float32"}
+SHOWN = 6
+
+
+def measured(setting: Setting) -> dict[str, list[dict[str, Any]]]:
+    """For each of `PROFILED` its kernels by their share of the time (%), longest first, and the rest as one."""
+    found = {}
+    for row, way in PROFILED.items():
+        run = contests.ours(row, setting, way)
+        run(0)
+        found[row] = _shares(partial(run, 0), setting.device)
+    return found
+
+
+def _shares(work: Callable[[], object], device: torch.device) -> list[dict[str, Any]]:
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as watched:
+        work()
+    times = [
+        (e.key, e.self_device_time_total if cuda else e.self_cpu_time_total, e.count) for e in watched.key_averages()
+    ]
+    times = sorted((one for one in times if one[1] > 0), key=lambda one: -one[1])
+    total = sum(time for _, time, _ in times)
+    rows = [{"kernel": key, "share": 100 * time / total, "calls": count} for key, time, count in times[:SHOWN]]
+    rest = times[SHOWN:]
+    if rest:
+        share = 100 * sum(time for _, time, _ in rest) / total
+        rows.append({"kernel": "all others", "share": share, "calls": sum(count for *_, count in rest)})
+    return rows
