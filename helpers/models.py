@@ -234,7 +234,7 @@ class _CifarBlock(nn.Module):
 
 
 class CifarResNet(_Body):
-    """ResNet-8 / 20 / 56 for CIFAR (He et al. 2016, sec. 4.2, from 20 on): 16, 32, 64 channels, depth = 6n + 2."""
+    """ResNet-20 / 56 for CIFAR (He et al. 2016, sec. 4.2): 16, 32, 64 channels, depth = 6n + 2."""
 
     def __init__(self, *, num_classes: int, in_channels: int, depth: int, width: int, norm: str) -> None:
         super().__init__()
@@ -355,7 +355,6 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "smallcnn": _small,
     "resnet18": _resnet18,
     "wrn": _wrn,
-    "resnet8": _cifar_resnet(8),
     "resnet20": _cifar_resnet(20),
     "resnet56": _cifar_resnet(56),
     "resnet2b": _resnet2b,

@@ -16,7 +16,6 @@ SIZES = [
     ("wrn", {"depth": 28, "width": 10}, 36_479_194),
     ("wrn", {"depth": 34, "width": 10}, 46_160_474),
     ("wrn", {"depth": 16, "width": 4}, 2_748_890),
-    ("resnet8", {}, 75_290),  # 269,722 less 6 blocks: 2 of 4,672 (16 channels), 2 of 18,560, 2 of 73,984
     ("resnet20", {}, 269_722),
     ("resnet56", {}, 853_018),
     ("resnet2b", {"norm": "none"}, 112_006),
@@ -30,7 +29,6 @@ SMALL = {
     "smallcnn": {"width": 4},
     "resnet18": {"width": 4},
     "wrn": {"depth": 10, "width": 1},
-    "resnet8": {"width": 4},
     "resnet20": {"width": 4},
     "resnet56": {"width": 4},
     "resnet2b": {"norm": "none"},
