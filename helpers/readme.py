@@ -65,8 +65,9 @@ def cards() -> list[dict[str, Any]]:
 
 def statuses(record: records.Record) -> dict[str, tuple[str, str | None]]:
     """Claim → its status, and what was measured: value with interval and unit, of what."""
+    frame = record.frame("claims")
     found: dict[str, tuple[str, str | None]] = {
-        row.claim: (row.status, None) for row in record.frame("claims").itertuples()
+        str(claim): (str(status), None) for claim, status in zip(frame["claim"], frame["status"], strict=True)
     }
     for row in record.content["scalars"]:
         if row["value"] is None:

@@ -346,7 +346,7 @@ def _list(profile: str | None) -> None:
 
 def _line(facts: Mapping[str, Any]) -> str:
     shown = [f"{kind} {metrics.Estimate(**_estimate(a))} %" for kind, a in facts["accuracy"].items()]
-    return f"{facts['name']}, seed {facts['seed']}: {', '.join(shown)} on {facts['data']['n_test']} test images"
+    return f"{facts['name']}, seed {facts['seed']}: {', '.join(shown)} on {facts['accuracy']['clean']['n']} test images"
 
 
 def _estimate(stored: Mapping[str, Any]) -> dict[str, Any]:
