@@ -182,7 +182,7 @@ def costs(record: records.Record) -> str:
     commits = ", ".join(dict.fromkeys(f"`{one['commit'][:7]}`" for one in made.values()))
     device = ", ".join(dict.fromkeys(one["device"] for one in made.values()))
     return (
-        f"Minutes: {each}; one after the other {sum(minutes.values()):.1f}, with {threads} thread(s) on {device}, "
+        f"Minutes by the clock: {each}; one after the other {sum(minutes.values()):.1f}, with {threads} thread(s) on {device}, "
         f"commit {commits}."
     )
 
