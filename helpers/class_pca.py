@@ -149,7 +149,7 @@ def _project(pixels: Tensor, z: Tensor, retained_variance: float) -> Tensor:
 def fit_class_pca(
     images: ImageSet, *, retained_variance: float, pca_spread: float, folder: Path | None = None
 ) -> ClassPCA:
-    """PCA of each class by scikit-learn in float64, kept class by class in `folder`.
+    """PCA of each class in float64 (`decompose`), kept class by class in `folder`.
 
     `retained_variance` r in (0, 1); ValueError where r keeps no component of a class (r given in percent of a percent,
     as the paper's code does, would silently start every chain at the mean), or a class's images are all alike.
@@ -232,28 +232,45 @@ def _fitted(
     return _kept(folder, identity, lambda: decompose(pixels.flatten(1), kept=identity["kept"]))
 
 
-def decompose(pixels: Tensor, *, kept: float, solver: str = "covariance_eigh") -> dict[str, Tensor]:
-    """PCA of one class's `pixels` (n, d) uint8 by scikit-learn in float64; ValueError where all images are alike.
+def decompose(pixels: Tensor, *, kept: float, solver: str = "leading") -> dict[str, Tensor]:
+    """PCA of one class's `pixels` (n, d) uint8 in float64; ValueError where all images are alike.
 
     `mean` (d,) float64, `share` of the variance (M,) float64 of every component, `directions` std_i U_i (m, d) on
     the grid of `exact_products`, so float32 holds them exactly, m up to the first cumulative share ≥ `kept`, and
-    `n_images` (). With fewer images than pixels M = n, else d.
+    `n_images` (). `solver` "leading" finds the directions that are kept (`helpers.leading`), any other name is one of
+    scikit-learn's; with fewer images than pixels it is always scikit-learn's "full" one, and M = n, else d.
     """
-    from sklearn.decomposition import PCA
-
     if bool((pixels == pixels[0]).all()):
         raise ValueError(f"expected images of a class that differ, got {len(pixels)} that are all alike")
-    solver = "full" if solver == "covariance_eigh" and len(pixels) < pixels.shape[1] else solver
-    pca = PCA(svd_solver=solver).fit(pixels.cpu().double().numpy() / 255)
-    share = pca.explained_variance_ratio_
-    m = min(n_components(share, kept) + 1, len(share))
-    directions = np.sqrt(pca.explained_variance_[:m, None]) * pca.components_[:m]
+    solver = "full" if solver == "leading" and len(pixels) < pixels.shape[1] else solver
+    variance, unit = (_leading if solver == "leading" else partial(_sklearn, solver=solver))(pixels, kept)
+    share = variance / variance.sum()
+    directions = np.sqrt(variance[: len(unit), None]) * unit
     return {
         "mean": exact_products.mean_of(pixels).cpu(),
         "share": torch.from_numpy(share.copy()),
         "directions": exact_products.on_grid(torch.from_numpy(directions), bits=exact_products.DIRECTION_BITS).float(),
         "n_images": torch.tensor(len(pixels)),
     }
+
+
+def _n_kept(variance: np.ndarray, kept: float) -> int:
+    """Components up to the first cumulative share of the variance that reaches `kept`."""
+    return min(n_components(variance / variance.sum(), kept) + 1, len(variance))
+
+
+def _leading(pixels: Tensor, kept: float) -> tuple[np.ndarray, np.ndarray]:
+    from helpers import leading
+
+    covariance = leading.covariance(pixels.cpu().double().numpy())
+    return leading.components(covariance, first=partial(_n_kept, kept=kept))
+
+
+def _sklearn(pixels: Tensor, kept: float, *, solver: str) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.decomposition import PCA
+
+    pca = PCA(svd_solver=solver).fit(pixels.cpu().double().numpy() / 255)
+    return pca.explained_variance_, pca.components_[: _n_kept(pca.explained_variance_, kept)]
 
 
 def _share(retained_variance: float) -> float:

@@ -56,6 +56,7 @@ CLAIM = _terms(
     min_seeds={"type": "int", "minimum": 1, "optional": True},  # with fewer it is undecided
     unmeasured={"optional": True},  # why nothing here measures it; in place of evidence and comparison
     note={"optional": True},
+    headline={"type": "bool", "optional": True},  # stands in README's table
 )
 EVIDENCE = _terms(
     notebook={},
@@ -137,6 +138,7 @@ class Claim:
     min_seeds: int = 0
     unmeasured: str | None = None
     note: str | None = None
+    headline: bool = False
     roles: frozenset[str] = field(default_factory=frozenset)  # names after a $
 
     def named(self, roles: Mapping[str, Any]) -> Claim:

@@ -7,6 +7,7 @@ its own colour everywhere (`helpers.style`).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -305,7 +306,7 @@ def violin(
             ax.annotate((above or {}).get(name, ""), (place, 1.0), xycoords=("data", "axes fraction"), size=8,
                         xytext=(0, 3), textcoords="offset points", ha="center", va="bottom")  # fmt: skip
         if above:
-            ax.set_title(above_label, loc="left", pad=18, size=8)
+            ax.set_title(textwrap.fill(above_label, int(13 * figure.get_figwidth())), loc="left", pad=18, size=8)
         n = size(max(networks.values(), key=len))
         handles = [Patch(color=style.MARGINAL), Patch(color=style.JOINT), Line2D([], [], color="none")]
         labels = [f"{left_label}, left", f"{right_label}, right", f"{n} each"]

@@ -10,6 +10,7 @@ import csv
 import html
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +235,22 @@ def as_latex(
             "",
         ]
     )
+
+
+def readme(df: pd.DataFrame, *, headers: Mapping[str, str] | None = None) -> str:
+    """`df` as README.md has it: GitHub's Markdown, estimates with their interval, a dash for what is missing.
+
+    >>> print(readme(pd.DataFrame({"E(x|y)": [Interval(52.31, 50.12, 54.49), None], "n": [1000, 2]})))
+    | E(x\\|y) | n |
+    | --- | ---: |
+    | 52.3 [50.1, 54.5] | 1,000 |
+    | – | 2 |
+    """
+    shown = show(df, headers=headers)
+    rule = ["---:" if right else "---" for right in shown.numeric]
+    rule[0] = "---"
+    lines = [[re.sub(r"[|*]", r"\\\g<0>", cell) for cell in line] for line in (shown.titles, *shown.lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
 class Shown:

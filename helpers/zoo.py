@@ -317,14 +317,18 @@ def _progress(recipe: Recipe, seed: int) -> Iterator[train.Callback]:
 
 
 def ship(name: str, *, profile: str, seed: int) -> Path:
-    """Put a trained network into the repository (`helpers.shipped`): weights in bfloat16, measured once rounded."""
+    """Put a trained network into the repository (`helpers.shipped`): weights in bfloat16, measured once rounded.
+
+    On all test images, whatever `evaluation_n_images` says of the card after training.
+    """
     recipe = _recipe(name, profile=profile, seed=seed)
     if recipe.entry["source"] != "train":
         raise ValueError(f"expected a network trained here, got {name}, whose source is {recipe.entry['source']}")
     facts, network = _ensure(recipe, seed)
     state = shipped.rounded(network)
     training_state.fill(network, state)
-    accuracy = _accuracies(network, train.dataset(recipe.entry, "test"), entry=recipe.entry, seed=seed)
+    entry = {**recipe.entry, "evaluation_n_images": None}
+    accuracy = _accuracies(network, train.dataset(entry, "test"), entry=entry, seed=seed)
     return shipped.write(recipe, seed, state=state, card={**facts, "accuracy": accuracy})
 
 
@@ -342,7 +346,7 @@ def _list(profile: str | None) -> None:
 
 def _line(facts: Mapping[str, Any]) -> str:
     shown = [f"{kind} {metrics.Estimate(**_estimate(a))} %" for kind, a in facts["accuracy"].items()]
-    return f"{facts['name']}, seed {facts['seed']}: {', '.join(shown)} on {facts['data']['n_test']} test images"
+    return f"{facts['name']}, seed {facts['seed']}: {', '.join(shown)} on {facts['accuracy']['clean']['n']} test images"
 
 
 def _estimate(stored: Mapping[str, Any]) -> dict[str, Any]:

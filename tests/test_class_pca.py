@@ -8,7 +8,7 @@ import torch
 from foreign_files import cifar10_root
 from sklearn import decomposition
 
-from helpers import class_pca, data, noise
+from helpers import class_pca, data, leading, noise
 from helpers.parameters import ROOT
 
 AMPLITUDES = (40, 20, 10)  # so shares of the variance 16/21, 4/21, 1/21
@@ -83,11 +83,26 @@ def test_one_component_fewer_than_scikit_learn_keeps():
 
 def test_the_solver_agrees_with_the_full_svd():
     pixels = noise.Key(0, "pixels", torch.arange(300)).integers(256, (60,)).to(torch.uint8)
-    fast, full = (class_pca.decompose(pixels, kept=0.99, solver=s) for s in ("covariance_eigh", "full"))
+    fast, full = (class_pca.decompose(pixels, kept=0.9, solver=s) for s in ("leading", "full"))
     assert torch.allclose(fast["share"], full["share"], rtol=1e-10, atol=1e-14)
+    assert len(fast["share"]) == 60
     assert fast["directions"].shape == full["directions"].shape
-    sign = (fast["directions"] * full["directions"]).sum(1, keepdim=True).sign()
-    assert torch.allclose(fast["directions"], sign * full["directions"], rtol=0, atol=1e-7)
+    assert 1 < len(fast["directions"]) < 60
+    assert torch.allclose(fast["directions"], full["directions"], rtol=0, atol=1e-7)  # the signs, too
+
+
+def test_components_without_variance_and_a_single_one():
+    pixels = noise.Key(0, "pixels", torch.arange(40)).integers(256, (1,)).to(torch.uint8).expand(40, 5)
+    found = class_pca.decompose(pixels, kept=0.99)
+    assert found["share"].tolist() == pytest.approx([1, 0, 0, 0, 0], abs=1e-14)
+    std = pixels[:, 0].double().std() / 255
+    assert torch.allclose(found["directions"], std.float().expand(1, 5), rtol=0, atol=2**-24)
+
+
+def test_the_exact_covariance_is_numpys():
+    pixels = noise.Key(1, "pixels", torch.arange(50)).integers(256, (7,)).double().numpy()
+    lower = np.tril(leading.covariance(pixels))
+    assert np.allclose(lower, np.tril(np.cov(pixels.T / 255)), rtol=1e-13, atol=1e-16)
 
 
 def test_more_variance_adds_to_the_same_image():

@@ -6,6 +6,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy import stats
 
 from helpers import frames, plots, style
@@ -250,6 +251,15 @@ def test_violin_halves_lie_on_their_sides_around_their_medians():
     dots = [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "o"]
     frame = deltas()
     assert dots[0] == pytest.approx(frame[frame["network"] == "standard"]["delta_E"].median())
+
+
+def test_a_long_line_above_few_violins_stays_on_the_canvas():
+    label = "robust accuracy (%): ours under PGD-CE, or with * the published one under AutoAttack (RobustBench)"
+    figure = plots.violin(deltas(), by="network", above={"trades": "53.1"}, above_label=label)
+    figure.canvas.draw()
+    said = next(text for text in figure.findobj(Text) if text.get_text().startswith("robust"))
+    assert " ".join(said.get_text().split()) == label
+    assert said.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_violin_on_an_axis_that_is_logarithmic_beyond_one():

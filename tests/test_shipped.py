@@ -44,11 +44,12 @@ def test_its_weights_are_those_trained_rounded(root):
     assert not network.body.linear.weight.equal(trained["body.linear.weight"])
 
 
-def test_its_card_measures_the_rounded_weights(root):
+def test_its_card_measures_the_rounded_weights_on_all_test_images(root):
     card, network = zoo.card("madry", profile="tiny"), zoo.get("madry", profile="tiny")
-    test = zoo.dataset("madry", profile="tiny", split="test").first(40)
+    test = zoo.dataset("madry", profile="tiny", split="test")
     right = network(test.images()).argmax(1) == test.labels
     assert card["accuracy"]["clean"]["value"] == pytest.approx(100 * right.float().mean().item(), abs=1e-4)
+    assert card["accuracy"]["pgd"]["n"] == card["data"]["n_test"] > recipe().entry["evaluation_n_images"]
     assert card["stored"] == "bfloat16"
     assert card["files"]["weights.safetensors"] == files.sha256(recipe().folder(0) / "weights.safetensors")
 
@@ -91,3 +92,21 @@ def test_every_network_in_the_repository_fits_its_recipe():
         assert card["digest"] == parameters.recipe(card["profile"], card["name"]).digest(card["seed"]), path
         assert {name: files.sha256(path.parent / name) for name in card["files"]} == card["files"]
         assert sum(one.stat().st_size for one in path.parent.iterdir()) <= 8 * 2**20
+
+
+def test_the_profile_for_a_first_look_asks_for_shipped_networks_only():
+    """So that a clone with the data alone runs it: no other people's files, nothing to train."""
+    profile = "cifar10-cpu"
+    wanted = {
+        name
+        for one in parameters.notebooks(profile)
+        for name in parameters.network_names(parameters.read(one, profile))
+    }
+    assert {"standard", "madry"} <= wanted
+    for name in wanted:
+        recipe = parameters.recipe(profile, name)
+        card = json.loads((shipped.folder(recipe, 0) / "card.json").read_text(encoding="utf-8"))
+        assert card["digest"] == recipe.digest(0), name
+        assert card["accuracy"]["clean"]["n"] == 10_000
+    every = (parameters.ROOT / "params" / "shipped").rglob("*.*")
+    assert sum(path.stat().st_size for path in every) <= 30 * 2**20

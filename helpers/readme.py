@@ -1,0 +1,240 @@
+"""README's results, made from what is committed: `python -m helpers.readme` writes them, a test compares.
+
+    params/shipped/<profile>/<network>/card.json               accuracies of the networks that ship
+    figures/measured/<profile>/…/12_claims/claims.json         the ledger of a run: status and value of each claim
+    figures/measured/<profile>/…/<notebook>/finished.json      what the notebooks of that run cost
+    params/published/ebm_robust_accuracy.csv, params/claims.yaml   published values, with their trust
+
+They stand in README.md between two marks. What no record holds is "not run".
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers import claims, files, ledger, parameters, records, tables
+from helpers.ledger import Claim
+from helpers.robustness import METHODS
+from helpers.tables import MISSING, Interval
+
+BEGIN = "<!-- results: written by `python -m helpers.readme` -->"
+END = "<!-- end of results -->"
+NOT_RUN = "not run"
+PUBLISHED = "ebm_robust_accuracy.csv"
+LARGE = "cifar10"  # the profile that trains networks of the published size
+
+
+# What there is
+
+
+def measured() -> Path:
+    """The folder of committed results."""
+    return parameters.ROOT / "figures" / "measured"
+
+
+def ledgers() -> dict[str, records.Record]:
+    """The committed ledger of each profile that has one; ValueError for a profile with two."""
+    found: dict[str, records.Record] = {}
+    for path in sorted(measured().glob(f"**/{ledger.NOTEBOOK}/claims.json")):
+        record = records.load(path)
+        profile = str(record.content["profile"])
+        if profile in found:
+            raise ValueError(f"expected one ledger of {profile}, got {found[profile].path} and {path}")
+        found[profile] = record
+    return found
+
+
+def cards() -> list[dict[str, Any]]:
+    """The cards of the networks that ship, in the order of their recipes."""
+    found = []
+    for profile in parameters.profiles():
+        for name, recipe in parameters.recipes(profile).items():
+            homes = [parameters.ROOT / "params" / "shipped" / profile / f"{name}-seed{seed}" for seed in recipe.seeds]
+            found += [card for home in homes if (card := files.read_json(home / "card.json"))]
+    return found
+
+
+# The claims
+
+
+def statuses(record: records.Record) -> dict[str, tuple[str, str | None]]:
+    """Claim → its status, and what was measured: value with interval and unit, of what."""
+    frame = record.frame("claims")
+    found: dict[str, tuple[str, str | None]] = {
+        str(claim): (str(status), None) for claim, status in zip(frame["claim"], frame["status"], strict=True)
+    }
+    for row in record.content["scalars"]:
+        if row["value"] is None:
+            continue
+        unit = "" if row["unit"] in ("1", None) else f" {row['unit']}"
+        said = f"{Interval(row['value'], row['low'], row['high'])}{unit}"
+        found[row["claim"]] = (row["status"], f"{said} ({row['quantity']})" if row.get("quantity") else said)
+    return found
+
+
+def _published(claim: Claim) -> str:
+    there = claim.published
+    if there is None:
+        return MISSING
+    if there.trust in tables.UNCERTAIN:
+        return "not confirmed, so not printed"
+    return there.value if isinstance(there.value, str) else f"{there.value:g}"
+
+
+def claims_table() -> pd.DataFrame:
+    """The headline claims with the published value and, of each profile with a ledger, status and value."""
+    found = {profile: statuses(record) for profile, record in ledgers().items()}
+    rows = []
+    for claim in ledger.read():
+        if not claim.headline:
+            continue
+        row = {"claim": claim.id, "statement": claim.statement, "published": _published(claim)}
+        for profile, known in found.items():
+            status, said = known.get(claim.id, (NOT_RUN, None))
+            row[profile] = f"{status}: {said}" if said and status != NOT_RUN else status
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def outcome(record: records.Record) -> str:
+    """How many claims of the whole ledger have which status, in words."""
+    frame = record.frame("claims")
+    return ", ".join(f"{int((frame['status'] == status).sum())} {status}" for status in claims.STATUSES)
+
+
+# The networks
+
+
+def _accuracy(stored: Mapping[str, Any] | None) -> Interval | None:
+    return Interval(stored["value"], stored["low"], stored["high"]) if stored else None
+
+
+def _radius(stored: Mapping[str, Any] | None) -> str | None:
+    if not stored:
+        return None
+    linf = stored["attack_norm"] == "linf"
+    return f"L∞ {stored['epsilon_255']:g}/255" if linf else f"L2 {stored['epsilon_l2']:g}"
+
+
+def networks_table() -> pd.DataFrame:
+    """The networks that ship; SAT and its followers beside the published ones of a ResNet-18, and ours of that size."""
+    theirs = pd.read_csv(parameters.ROOT / "params" / "published" / PUBLISHED)
+    theirs = theirs[(theirs["dataset"] == "CIFAR-10") & ~theirs["trust"].isin(list(tables.UNCERTAIN))]
+    values = {(row.method, row.metric): row.value for row in theirs.itertuples()}
+    every: dict[str, dict[str, Any]] = {card["name"]: card for card in cards()}
+    rows = []
+    printed = [name for name, method in METHODS.items() if (method, "AutoAttack") in values]
+    for name in dict.fromkeys([*every, *printed]):
+        card, method = every.get(name, {}), METHODS.get(name)
+        entry, accuracy = card.get("entry", {}), card.get("accuracy", {})
+        pgd = accuracy.get("pgd")
+        body = " ".join(str(entry[key]) for key in ("architecture", "depth", "width") if key in entry)
+        rows.append(
+            {
+                "network": name,
+                "trained": f"{body}, {entry['epochs']} epochs" if card else NOT_RUN,
+                "clean": _accuracy(accuracy.get("clean")),
+                "pgd": _accuracy(pgd),
+                "ball": _radius(pgd),
+                "published_pgd": values.get((method, "PGD")),
+                "published_ensemble": values.get((method, "AutoAttack")),
+                "large": _large(name) if name in printed else None,
+            }
+        )
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _large(name: str) -> Interval | str:
+    """Our accuracy under AutoAttack of a network of the published size, from the committed record of 03_weat."""
+    path = measured() / LARGE / "03_weat" / "robustness.json"
+    rows = records.load(path).content["scalars"] if path.is_file() else []
+    asked = {"metric": "robust_accuracy", "network": name, "attack": "autoattack"}
+    found = [row for row in rows if all(row.get(key) == value for key, value in asked.items())]
+    return _accuracy(found[0]) or NOT_RUN if len(found) == 1 else NOT_RUN
+
+
+NETWORK_HEADERS = {
+    "clean": "clean (%)",
+    "pgd": "under PGD-20 (%)",
+    "ball": "in",
+    "published_pgd": "published, ResNet-18: PGD (%)",
+    "published_ensemble": "published: AutoAttack (%)",
+    "large": f"ours, ResNet-18 (`{LARGE}`): AutoAttack (%)",
+}
+
+
+# What a run cost
+
+
+def costs(record: records.Record) -> str:
+    """Minutes of each notebook of the run whose ledger this is, their sum, and on what."""
+    homes = [path.parent for path in sorted(record.path.parent.parent.glob("[0-9][0-9]_*/finished.json"))]
+    made = {home.name: files.read_json(home / "finished.json")["provenance"] for home in homes}
+    minutes = {name: one["wall_seconds"] / 60 for name, one in made.items()}
+    each = ", ".join(f"{name[:2]} {took:.1f}" for name, took in minutes.items())
+    threads = ", ".join(dict.fromkeys(str(one["threads"]) for one in made.values()))
+    commits = ", ".join(dict.fromkeys(f"`{one['commit'][:7]}`" for one in made.values()))
+    device = ", ".join(dict.fromkeys(one["device"] for one in made.values()))
+    return (
+        f"Minutes by the clock: {each}; one after the other {sum(minutes.values()):.1f}, with {threads} thread(s) on {device}, "
+        f"commit {commits}."
+    )
+
+
+# The page
+
+
+def _parts() -> Iterator[str]:
+    found = ledgers()
+    rest = [profile for profile in parameters.profiles() if profile not in found]
+    yield BEGIN
+    n = {card["accuracy"]["clean"]["n"] for card in cards()}
+    yield (
+        f"Networks that ship, rounded to bfloat16, on {' and '.join(f'{one:,}' for one in sorted(n))} test images "
+        "(Wilson's 95 % interval; PGD with one start, last iterate: an upper bound). Published are larger networks, "
+        "trained for longer."
+    )
+    yield tables.readme(networks_table(), headers=NETWORK_HEADERS)
+    yield (
+        "Claims that readers come for, with the published value and ours; all are in `12_claims`. "
+        + (f"No committed run of {', '.join(f'`{one}`' for one in rest)}: {NOT_RUN}." if rest else "")
+    )
+    yield tables.readme(claims_table(), headers={profile: f"`{profile}`" for profile in found})
+    for profile, record in found.items():
+        folder = record.path.parent.parent.relative_to(parameters.ROOT).as_posix()
+        yield f"`{profile}` ([records]({folder})): {outcome(record)}. {costs(record)}"
+    yield END
+
+
+def block() -> str:
+    """What stands between the marks, with them."""
+    return "\n\n".join(_parts())
+
+
+def replaced(text: str, new: str) -> str:
+    """`text` with what stands between its marks replaced; ValueError where it has not one pair of them."""
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f"expected one pair of marks, {BEGIN} and {END}, got {len(pattern.findall(text))}")
+    return pattern.sub(lambda _: new, text)
+
+
+def main() -> int:
+    """Write the results into README.md."""
+    path = parameters.ROOT / "README.md"
+    try:
+        files.write_text(path, replaced(path.read_text("utf-8"), block()))
+    except (ValueError, OSError) as error:
+        print(f"helpers.readme: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

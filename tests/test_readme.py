@@ -1,0 +1,96 @@
+"""README's results are what the committed records say, and say "not run" of all else."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from helpers import claims, ledger, parameters, readme, records, tables
+from helpers.parameters import ROOT
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository with what the results are made from, for a test to change."""
+    for folder in ("params", "figures/measured"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.png", "*.gif", "*.csv.gz"))
+    shutil.copy(ROOT / "README.md", tmp_path / "README.md")
+    monkeypatch.setattr(parameters, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_readme_says_what_the_records_say():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert readme.replaced(text, readme.block()) == text, "run python -m helpers.readme"
+
+
+def test_a_changed_record_changes_it(root):
+    path = sorted((root / "params" / "shipped").glob("*/*/card.json"))[0]
+    card = json.loads(path.read_text("utf-8"))
+    card["accuracy"]["clean"]["value"] += 1
+    path.write_text(json.dumps(card), "utf-8")
+    text = (root / "README.md").read_text("utf-8")
+    assert readme.replaced(text, readme.block()) != text
+    assert readme.main() == 0
+    assert readme.replaced(text, readme.block()) == (root / "README.md").read_text("utf-8") != text
+
+
+def test_every_status_and_value_is_that_of_the_ledger():
+    table = readme.claims_table().set_index("claim")
+    assert len(readme.ledgers()) >= 1
+    for profile, record in readme.ledgers().items():
+        scalars = record.scalars.set_index("claim")
+        known = record.frame("claims").set_index("claim")["status"]
+        for claim, said in table[profile].items():
+            assert said.split(":")[0] == known.get(claim, readme.NOT_RUN)
+            if ":" in said:
+                shown = float(re.search(r": (-?[\d.e+-]+)", said).group(1))
+                assert shown == pytest.approx(scalars.loc[claim, "value"], rel=0.05, abs=0.05)
+                assert tables.text(scalars.loc[claim, "value"])
+
+
+def test_what_no_record_holds_is_not_run(root):
+    shutil.rmtree(root / "figures" / "measured")
+    shutil.rmtree(root / "params" / "shipped")
+    table = readme.networks_table()
+    assert list(table["network"]) == ["madry", "trades", "mail_trades", "weat_nat", "weat_adv"]
+    assert set(table["trained"]) == set(table["large"]) == {readme.NOT_RUN}
+    assert table.loc[0, "published_ensemble"] == 45.37
+    assert set(readme.claims_table().columns) == {"claim", "statement", "published"}
+    assert all(f"`{profile}`" in readme.block() for profile in parameters.profiles())
+
+
+def test_an_unconfirmed_value_is_not_printed():
+    claim = ledger.Claim("A", "ebm", "s", published=ledger.Published("12.3", "recalled by somebody", "recalled"))
+    assert "12.3" not in readme._published(claim)
+    assert "12.3" not in str(claims.published(claim))
+
+
+def test_two_ledgers_of_one_profile_are_refused(root):
+    there = sorted((root / "figures" / "measured").glob("**/12_claims"))[0]
+    shutil.copytree(there, there.parent / "again" / "12_claims")
+    with pytest.raises(ValueError, match="expected one ledger of"):
+        readme.ledgers()
+
+
+def test_marks_are_asked_for():
+    with pytest.raises(ValueError, match="expected one pair of marks"):
+        readme.replaced("nothing", "new")
+    with pytest.raises(ValueError, match="got 2"):
+        readme.replaced(f"{readme.BEGIN}{readme.END}" * 2, "new")
+
+
+def test_profiles_of_the_table_have_the_minutes_of_their_profile_yaml():
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = {profile: row for profile in parameters.profiles() for row in re.findall(rf"^\| `{profile}`.*$", text, re.M)}
+    assert set(rows) == set(parameters.profiles())
+    for profile, row in rows.items():
+        said = re.search(r"about ([\d.]+) minutes", row)
+        assert said is None or float(said.group(1)) == parameters.profile_facts(profile)["minutes"]
+
+
+def test_measured_folders_say_what_they_cost():
+    for record in readme.ledgers().values():
+        assert re.search(r"one after the other \d+\.\d", readme.costs(record))
+        assert records.load(record.path).provenance["dirty"] is False
