@@ -154,7 +154,8 @@ def terms(network: nn.Module, x: Tensor, y: Tensor, *, key: Key, n_samples: int,
     """Rate and −log c(y|z) of images x (B, C, H, W) with labels y (B,), z drawn `n_samples` times for each (`key`).
 
     `estimator` of the rate: "sampled", at the same z (the paper), or "closed_form", its expectation. −log c(y|z) has
-    none. In float32 from f(x) on, whatever the backbone computes in.
+    none. In the precision of `network.features`, which training makes float32 also where the backbone computes in
+    bfloat16.
     """
     if estimator not in ceb.ESTIMATORS:
         raise ValueError(f"expected estimator among {', '.join(ceb.ESTIMATORS)}, got {estimator!r}")

@@ -30,7 +30,18 @@ from torch import Tensor
 from helpers import checks, metrics
 from helpers.metrics import Estimate
 
-__all__ = ["Bins", "Calibration", "Temperature", "brier", "ece", "fit_temperature", "nll"]
+__all__ = [
+    "Bins",
+    "Calibration",
+    "Temperature",
+    "bins_of",
+    "brier",
+    "ece",
+    "ece_of",
+    "fit_temperature",
+    "nll",
+    "sums",
+]
 
 Floats = NDArray[np.float64]
 Binning = Literal["equal_width", "equal_mass"]
@@ -137,6 +148,34 @@ def ece(
     return Calibration(estimate, float(moved.mean()), binning, one.bins())
 
 
+# Of many sets of images (corruptions, severities) only the sums in the bins need be kept: they add up.
+
+
+def sums(logits: Tensor, y: Tensor, *, n_bins: int) -> Floats:
+    """What ECE in bins of equal width is made of: images, Σ confidence and Σ right of each bin, (n_bins, 3).
+
+    logits: (N, K); y: (N,) int64. Sums of two sets of images added are those of both.
+
+    >>> sums(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]), n_bins=2)[:, [0, 2]].tolist()
+    [[1.0, 1.0], [1.0, 0.0]]
+    """
+    return _Binned(logits, y, n_bins=n_bins, binning="equal_width").sums()
+
+
+def ece_of(found: Floats) -> Floats:
+    """ECE in percentage points of sums (…, n_bins, 3): (…), without an interval.
+
+    >>> float(ece_of(np.array([[10, 9.5, 7], [0, 0, 0]])))
+    25.0
+    """
+    return 100 * np.abs(found[..., 2] - found[..., 1]).sum(-1) / found[..., 0].sum(-1)
+
+
+def bins_of(found: Floats) -> Bins:
+    """The bins of a reliability diagram of sums (n_bins, 3)."""
+    return _bins(found, np.linspace(0, 1, len(found) + 1))
+
+
 class _Binned:
     """Confidences (n,) and verdicts (n,) of a network, and in which bin each image is."""
 
@@ -154,9 +193,10 @@ class _Binned:
             raise ValueError(f"expected n_bins of at most the number of images, {self.n}, got {n_bins}")
         self.known, self.place = np.unique(self.confidence, return_inverse=True)
 
-    def sums(self, values: Floats) -> Floats:
-        """Σ of `values` (n,) in each bin, every image counted once: (n_bins,)."""
-        return self.weighted(values, np.ones(self.n))
+    def sums(self) -> Floats:
+        """Images, Σ confidence and Σ right of each bin: (n_bins, 3)."""
+        once = np.ones(self.n)
+        return np.stack([self.weighted(one, once) for one in (once, self.confidence, self.correct)], axis=1)
 
     def weighted(self, values: Floats, weights: Floats) -> Floats:
         """Σ of `values` (n,) in each bin, (n_bins,), image i counted `weights[i]` times."""
@@ -172,14 +212,7 @@ class _Binned:
         return 100 * self.weighted(self.correct - self.confidence, weights) / weights.sum()
 
     def bins(self) -> Bins:
-        count, right = self.sums(np.ones(self.n)), self.sums(self.correct)
-        with np.errstate(invalid="ignore"):  # 0/0 of an empty bin
-            confidence, accuracy = self.sums(self.confidence) / count, right / count
-        whole = [(min(round(k), round(n)), round(n)) for k, n in zip(right, count, strict=True)]
-        ends = [(w.low, w.high) for w in (metrics.wilson(k, n) if n else _EMPTY for k, n in whole)]
-        low, high = np.array(ends).T
-        edges = self._edges()
-        return Bins(100 * edges[:-1], 100 * edges[1:], count, 100 * confidence, 100 * accuracy, low, high)
+        return _bins(self.sums(), self._edges())
 
     def _edges(self) -> Floats:
         if self.binning == "equal_width":
@@ -188,6 +221,17 @@ class _Binned:
 
 
 _EMPTY = Estimate(math.nan, math.nan, math.nan, 0, "none")
+
+
+def _bins(found: Floats, edges: Floats) -> Bins:
+    """Bins of sums (n_bins, 3) between `edges` (n_bins + 1,) of confidence, in [0, 1]."""
+    count, confidence, right = found.T
+    with np.errstate(invalid="ignore"):  # 0/0 of an empty bin
+        means = 100 * confidence / count, 100 * right / count
+    whole = [(min(round(k), round(n)), round(n)) for k, n in zip(right, count, strict=True)]
+    ends = [(w.low, w.high) for w in (metrics.wilson(k, n) if n else _EMPTY for k, n in whole)]
+    low, high = np.array(ends).T
+    return Bins(100 * edges[:-1], 100 * edges[1:], count, *means, low, high)
 
 
 def _resampled(one: _Binned, *, seed: int, n_resamples: int) -> Floats:

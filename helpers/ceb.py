@@ -212,35 +212,3 @@ def log_mean(logits: Tensor) -> Tensor:
     tensor([[0.7500, 0.2500]])
     """
     return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
-
-
-class Plane(NamedTuple):
-    """Where a network lies in the information plane (nats): I(X;Z|Y) from above (mean Rex), I(Y;Z) from below
-    (H(Y) + mean log c), and H(Y). The minimum necessary information (MNI) of labels that x decides is (0, H(Y)).
-    """
-
-    i_x_z_given_y: float
-    i_y_z: float
-    h_y: float
-
-    @property
-    def i_x_z(self) -> float:
-        """I(X;Z) = I(X;Z|Y) + I(Y;Z), from both estimates: neither bound from above nor from below."""
-        return self.i_x_z_given_y + self.i_y_z
-
-    @property
-    def from_mni(self) -> tuple[float, float]:
-        """(I(X;Z|Y), H(Y) − I(Y;Z)): nats too many of x and nats missing of y; (0, 0) at the MNI point."""
-        return self.i_x_z_given_y, self.h_y - self.i_y_z
-
-
-def plane(*, rex: float, h_y_z: float, log_prior: Tensor) -> Plane:
-    """The plane's estimates from the means of Rex and of −log c(y|z) over images (nats) and the label prior (K,).
-
-    >>> p = plane(rex=0.0, h_y_z=0.0, log_prior=torch.full((4,), 0.25).log())
-    >>> p.from_mni, round(p.i_y_z, 4), round(math.log(4), 4)
-    ((0.0, 0.0), 1.3863, 1.3863)
-    """
-    prior = log_prior.double()
-    h_y = float(-(prior.exp() * prior).sum())
-    return Plane(rex, h_y - h_y_z, h_y)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from helpers import attacks, corruption_errors, corruptions, data, imagenet_a, metrics, photographs
+from helpers import corruption_errors, corruptions, data, imagenet_a, judged, metrics, photographs, rho_sweep
 from helpers.balls import Norm
 from helpers.corruption_settings import SEVERITIES, Profile, names
 from helpers.data import ImageSet
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 CLEAN = "clean"
-ATTACK = "pgd_ce_targeted"  # towards a random class, as in the table
+ATTACK = rho_sweep.TARGETED  # towards a random class, as in the table
 IMAGENET_CLASSES = 1000
 
 
@@ -57,8 +57,8 @@ def by_corruption(
     """
     y = images.labels.cpu()
     if name == CLEAN:
-        logits = {k: metrics.predictions(net, images.images(), batch_size=batch_size) for k, net in networks.items()}
-        return {key: (one.argmax(1) != y).numpy() for key, one in logits.items()}
+        x = images.images()
+        return {key: ~judged.right(one, x, y, batch_size=batch_size) for key, one in networks.items()}
     rows: dict[str, list[np.ndarray]] = {key: [] for key in networks}
     for severity in SEVERITIES:
         logits = corruption_errors.predictions(
@@ -84,16 +84,11 @@ def attacked(
     Radii are in the scale of [0, 1] images, a step is `step_radii` radii long. An image counts as wrong whether or not
     it was given the class that the attack aimed at, as in the paper's table of errors.
     """
-    x, y = images.images(), images.labels
-    found = {}
-    for norm, epsilon in epsilons.items():
-        points = attacks.run(
-            ATTACK, network, x, y, norm=norm, epsilon=epsilon, step_size=step_radii * epsilon, n_steps=n_steps,
-            n_restarts=1, returns="last", seed=seed, index=images.index, batch_size=batch_size,
-        )  # fmt: skip
-        logits = metrics.predictions(network, points, batch_size=batch_size)
-        found[f"pgd_{norm}"] = (logits.argmax(1) != y.cpu()).numpy()
-    return found
+    right = rho_sweep.measured(
+        network, images, attack_names=[ATTACK], epsilons=epsilons, step_radii=step_radii, n_steps=n_steps, seed=seed,
+        batch_size=batch_size,
+    )  # fmt: skip
+    return {f"pgd_{norm}": ~right[f"{ATTACK} {norm}"] for norm in epsilons}
 
 
 def natural_missing(num_classes: int, *, root: Path | str | None = None) -> str:

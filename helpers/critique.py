@@ -2,7 +2,7 @@
 
     paper      PGD on cross-entropy, one uniform start, the last iterate, as in the paper
     <attack>   each attack named, stopped at its first success, with restarts where it has any
-    transfer   what `paper` made of the images on another network
+    transfer   what `paper` made of the images on another network (`donor`): every network meets one such set
     autoattack APGD-CE, APGD-T, FAB-T and Square, reduced or standard
     worst      right on the natural image and under all of the above, image by image
 
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers import attacks, bottleneck, metrics, records, robustness, style, tables
+from helpers import attacks, bottleneck, judged, metrics, records, rho_sweep, robustness, style, tables
 from helpers.bottleneck import Averaged
 from helpers.data import ImageSet
 from helpers.models import Network
@@ -36,7 +36,8 @@ def measured(
     images: ImageSet,
     *,
     attack_names: Sequence[str],
-    transferred: np.ndarray | None,
+    paper: np.ndarray,
+    transferred: np.ndarray,
     epsilon: float,
     step_size: float,
     n_steps: int,
@@ -48,33 +49,45 @@ def measured(
     batch_size: int,
     folder: Path | str,
 ) -> dict[str, np.ndarray]:
-    """Verdicts (N,) bool under L∞ attacks by name, `natural`, `image`, `name` of the ensemble, and `points`, those of
-    `paper` (N, C, H, W), to be `transferred` to other networks. The margin is raised without end (κ of 1e4 nats)."""
+    """Verdicts (N,) bool under L∞ attacks by name, `natural`, `image`, and `name` of the ensemble.
+
+    `paper` and `transferred` (N, C, H, W) are what the paper's PGD made of the images on this network and on another
+    one, as `rho_sweep.known` has them. The margin is raised without end (κ of 1e4 nats).
+    """
     x, y = images.images(), images.labels
     ball: dict[str, Any] = {"norm": "linf", "epsilon": epsilon, "step_size": step_size, "n_steps": n_steps}
     given: dict[str, Any] = {"seed": seed, "index": images.index, "batch_size": batch_size}
-    sets = {"natural": x}
-    sets[PAPER] = attacks.run("pgd_ce", network, x, y, n_restarts=1, returns="last", **ball, **given)
+    sets = {"natural": x, PAPER: torch.from_numpy(paper).to(x), TRANSFER: torch.from_numpy(transferred).to(x)}
     options: dict[str, Any] = {"n_restarts": n_restarts, "n_targets": n_targets, "n_queries": n_queries, "kappa": 1e4}
     for name in attack_names:
         sets[name] = attacks.run(name, network, x, y, returns="first_success", **options, **ball, **given)
-    if transferred is not None:
-        sets[TRANSFER] = torch.from_numpy(transferred).to(x)
-    found = {
-        name: (metrics.predictions(network, points, batch_size=batch_size).argmax(1) == y.cpu()).numpy()
-        for name, points in sets.items()
-    }
+    found = {name: judged.right(network, points, y, batch_size=batch_size) for name, points in sets.items()}
     budget = {"n_steps": ensemble_n_steps, "n_targets": n_targets, "n_queries": n_queries}
     budget |= {"seed": seed, "batch_size": batch_size}
     both = robustness.ensemble(network, images, epsilon=epsilon, folder=folder, **budget)
     found[robustness.ENSEMBLE] = both["correct_adv"]
     found[WORST] = np.logical_and.reduce(list(found.values()))
     health = {key: both[key] for key in robustness.FINDINGS}
-    points = sets[PAPER].cpu().numpy()
-    return {**found, **health, "image": both["image"], "name": both["name"], "points": points}
+    return {**found, **health, "image": both["image"], "name": both["name"]}
 
 
-NOT_VERDICTS = ("image", "name", "points", "natural", *robustness.FINDINGS)
+def donor(name: str, seed: int, networks: Sequence[tuple[str, int]]) -> tuple[str, int]:
+    """Whose images are transferred to a network: the first of another name, with the same seed where that one has it.
+
+    ValueError where all `networks` (name, seed) have one name.
+
+    >>> several = [("xent", 0), ("xent", 1), ("xent_noise", 0), ("xent_noise", 1), ("madry", 1)]
+    >>> donor("madry", 1, several), donor("xent", 1, several)
+    (('xent', 1), ('xent_noise', 1))
+    """
+    others = [one for one in networks if one[0] != name]
+    if not others:
+        raise ValueError(f"expected a network beside {name} to transfer images from, got none")
+    first = [one for one in others if one[0] == others[0][0]]
+    return next((one for one in first if one[1] == seed), first[0])
+
+
+NOT_VERDICTS = ("image", "name", "natural", *robustness.FINDINGS)
 Pieces = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # (network, seed) → what `measured` returned
 
 
@@ -90,12 +103,16 @@ def verdicts(pieces: Pieces) -> pd.DataFrame:
 
 
 def gaps(found: pd.DataFrame) -> pd.DataFrame:
-    """By how many points the paper's PGD overstates: `worst_case_gap`, `paper` less `worst`, by network and seed."""
+    """By how many points the paper's PGD overstates: `worst_case_gap`, `paper` less `worst`, by network and seed.
+
+    A gap cannot grow any more where no image stands in the worst case (`at_floor`): what is left of it is the accuracy
+    under the paper's PGD, which says nothing of that PGD's weakness.
+    """
     right = found.assign(share=100.0 * found["correct_adv"])
     shares = right.pivot_table(index=["network", "seed"], columns="attack", values="share", sort=False)
     n_images = int(found["image"].nunique())
     gap = (shares[PAPER] - shares[WORST]).rename("worst_case_gap").reset_index()
-    return gap.assign(n_images=n_images)
+    return gap.assign(n_images=n_images, at_floor=(shares[WORST] == 0).to_numpy())
 
 
 def gap_scalars(found: pd.DataFrame) -> list[records.Scalar]:
@@ -104,7 +121,10 @@ def gap_scalars(found: pd.DataFrame) -> list[records.Scalar]:
     for network, part in found.groupby("network", sort=False):
         values, seeds = part["worst_case_gap"].to_numpy(), [int(k) for k in part["seed"]]
         estimate: Any = metrics.student_t(values) if np.ptp(values) > 0 else float(values[0])
-        rows.append(records.scalar("worst_case_gap", estimate, seeds=seeds, network=str(network)))
+        floored = int(part["at_floor"].sum())
+        rows.append(
+            records.scalar("worst_case_gap", estimate, seeds=seeds, network=str(network), n_seeds_at_floor=floored)
+        )
     return rows
 
 
@@ -136,7 +156,8 @@ def table(scalars: pd.DataFrame) -> pd.DataFrame:
 
 
 def reading(scalars: pd.DataFrame, *, plain: str, robust: str) -> str:
-    """Each network's gain on `plain` under the paper's PGD and in the worst case, and what `robust` has more."""
+    """Each network's gain on `plain` under the paper's PGD and in the worst case, what `robust` has more, and which
+    gaps between the two attacks say nothing, since no image is left (`gaps`)."""
     values = robustness.means(scalars).set_index(["network", "measure"])["value"].astype(float)
     lines = []
     for name in dict.fromkeys(network for network, _ in values.index):
@@ -147,6 +168,12 @@ def reading(scalars: pd.DataFrame, *, plain: str, robust: str) -> str:
                 f"{style.label(name)} against {style.label(plain)}: {gain[0]:+.1f} points under PGD as in the paper, "
                 f"{gain[1]:+.1f} in the worst case; {style.label(robust)} stands {rest:+.1f} points above it there"
             )
+    for row in scalars[scalars["metric"] == "worst_case_gap"].to_dict("records"):
+        said = (
+            f"{style.label(row['network'])}: from the paper's PGD to the worst case {robustness.interval(row)} points"
+        )
+        floored = int(row["n_seeds_at_floor"])
+        lines.append(said + f", at 0 % with {floored} of {len(row['seeds'])} seeds: no evidence" * (floored > 0))
     return "\n".join(lines)
 
 
@@ -158,32 +185,33 @@ def sampled(
     images: ImageSet,
     *,
     sample_counts: Sequence[int],
-    attack: str,
+    paper: np.ndarray,
     epsilon: float,
     step_size: float,
     n_steps: int,
     seed: int,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
-    """An attack on the mean of z and on averages over k draws, judged by the mean and by averages of other draws.
+    """The paper's PGD on the mean of z and on averages over k draws, judged by the mean and by averages of other draws.
 
     "<attacked>|<judge>" (N,) bool, each of them "mean of z" or "k = 8"; attacked "natural" is no attack. The draws of
-    judge and attack differ, or the attack would have seen the judge's noise.
+    judge and attack differ, or the attack would have seen the judge's noise. `paper` (N, C, H, W) is what that PGD made
+    on the mean of z (`rho_sweep.known`).
     """
-    x, y = images.images(), images.labels
-    seen: dict[str, nn.Module] = {MEAN: network}
+    x = images.images()
+    seen: dict[str, nn.Module] = {}
     judges: dict[str, nn.Module] = {MEAN: network}
     for k in sample_counts:
         for some, purpose in ((seen, "attack"), (judges, "judge")):
             some[f"k = {k}"] = Averaged(network, n_samples=k, seed=seed, purpose=purpose).eval()
-    points = {"natural": x}
+    points = {"natural": x, MEAN: torch.from_numpy(paper).to(x)}
     for name, victim in seen.items():
-        points[name] = attacks.run(
-            attack, victim, x, y, norm="linf", epsilon=epsilon, step_size=step_size, n_steps=n_steps, n_restarts=1,
-            returns="last", seed=seed, index=images.index, batch_size=batch_size,
+        points[name] = judged.pgd(
+            victim, images, attack=rho_sweep.UNTARGETED, norm="linf", epsilon=epsilon, step_size=step_size,
+            n_steps=n_steps, seed=seed, batch_size=batch_size,
         )  # fmt: skip
     return {
-        f"{name}|{judge}": (metrics.predictions(model, made, batch_size=batch_size).argmax(1) == y.cpu()).numpy()
+        f"{name}|{judge}": judged.right(model, made, images.labels, batch_size=batch_size)
         for name, made in points.items()
         for judge, model in judges.items()
     }

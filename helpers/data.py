@@ -2,6 +2,7 @@
 
     python -m helpers.data list
     python -m helpers.data download cifar10        # into DATA_ROOT, or data/ where that is unset
+    python -m helpers.data download cifar10c       # an archive of archives.py, which `load` does not read
 
 Images leave this module as float32 `(B, C, H, W)` in [0, 1]; normalisation is the model's affair.
 """
@@ -13,16 +14,18 @@ import difflib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from helpers import readers
+from helpers import archives, readers
 
+Known = TypeVar("Known")
 SPLITS = ("train", "validation", "test")
 FOLDER_PREFIX = "folder:"
 FOLDER_TEST_FRACTION = 0.2  # of a folder that has no train/ and test/ of its own
@@ -172,11 +175,15 @@ def names() -> list[str]:
 
 def source(name: str) -> readers.Source:
     """What is known of a data set by name: title, size, files, shape; ValueError with the nearest name."""
-    if name not in readers.SOURCES:
-        near = difflib.get_close_matches(name, readers.SOURCES, n=1, cutoff=0.4)
+    return _known(name, readers.SOURCES, "or folder:<name>, ")
+
+
+def _known(name: str, among: Mapping[str, Known], also: str = "") -> Known:
+    if name not in among:
+        near = difflib.get_close_matches(name, among, n=1, cutoff=0.4)
         hint = f" (nearest: {near[0]})" if near else ""
-        raise ValueError(f"expected a data set among {', '.join(names())} or folder:<name>, got {name!r}{hint}")
-    return readers.SOURCES[name]
+        raise ValueError(f"expected a data set among {', '.join(sorted(among))} {also}got {name!r}{hint}")
+    return among[name]
 
 
 def _read_official(name: str, split: str, root: Path) -> readers.Raw:
@@ -283,9 +290,14 @@ def batches(images: ImageSet, *, batch_size: int, generator: torch.Generator | N
 # ---- command line ----
 
 
+def _fetched() -> dict[str, readers.Source | archives.Archive]:
+    """All that `download` knows, by name."""
+    return {**readers.SOURCES, **archives.ARCHIVES}
+
+
 def download(name: str, *, root: Path | str | None = None) -> Path:
-    """Fetch a data set below `root` (default as in `load`); files that are there and intact are left alone."""
-    known, folder = source(name), data_root(root)
+    """Fetch a data set or an archive below `root` (default as in `load`); what is there and intact is left alone."""
+    known, folder = _known(name, _fetched()), data_root(root)
     if known.fetch is None:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -312,10 +324,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "download":
             print(f"{options.name}: in {download(options.name, root=options.root)}")
         else:
-            for name in names():
-                s = readers.SOURCES[name]
-                there = all((data_root() / f).exists() for files in s.files.values() for f in files)
-                print(f"{name:14} {s.size_mb:4d} MB  {'there' if there else 'not there'}  {s.title}")
+            for name, one in sorted(_fetched().items()):
+                there = "there" if one.there(data_root()) else "not there"
+                print(f"{name:17} {one.size_mb:5d} MB  {there:9}  {one.title}")
     except (ValueError, RuntimeError) as error:
         print(f"helpers.data: {error}", file=sys.stderr)
         return 1

@@ -48,5 +48,5 @@ def _smaller(opened: Image.Image, dpi: float) -> bytes:
     few = flat.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     change = ImageStat.Stat(ImageChops.difference(flat, few.convert("RGB"))).mean
     buffer = io.BytesIO()
-    (few if max(change) <= MOST_CHANGE else flat).save(buffer, "PNG", optimize=True)  # photographs keep their colours
+    (few if max(change) <= MOST_CHANGE else flat).save(buffer, "PNG")  # photographs keep their colours
     return buffer.getvalue()

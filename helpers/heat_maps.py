@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from helpers import style, tables
 from helpers.frames import needed
 
 COLOURS = "cividis"  # read alike with the common kinds of colour blindness, and in grey
+BALANCED = "PuOr_r"  # purple below 0, orange above
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: how light a colour looks
 
 
 def heat_map(
@@ -26,6 +28,7 @@ def heat_map(
     column_label: str,
     wrap: int = 2,
     decimals: int | None = None,
+    balanced: Collection[str] = (),
     measure: str = "metric",
     value: str = "value",
     low: str = "low",
@@ -34,9 +37,10 @@ def heat_map(
     """A cell for each pair of `rows` and `columns`, coloured by its value, the interval below; a panel a measure.
 
     `means` has one row for each pair and `measure`; where `low` and `high` are missing a cell has no interval. `panels`
-    maps a measure to its title. Each panel has colours of its own, from its lowest to its highest value. Numbers
-    rise upwards and to the right, other values stand as they first appear. A pair that is missing is left white. At
-    most `wrap` panels stand beside each other. Numbers have as many decimals as their interval deserves, or `decimals`.
+    maps a measure to its title. Each panel has colours of its own, from its lowest to its highest value, or for the
+    measures in `balanced`, which are differences, two colours that meet at 0. Numbers rise upwards and to the right,
+    other values stand as they first appear. A pair that is missing is left white. At most `wrap` panels stand beside
+    each other. Numbers have as many decimals as their interval deserves, or `decimals`.
     """
     needed(means, [rows, columns, measure, value])
     chosen = means[means[measure].isin(list(panels))]
@@ -51,7 +55,9 @@ def heat_map(
         axes = figure.subplots(n_lines, wide, sharex=True, sharey=True, squeeze=False)
         for ax, (name, title) in zip(axes.flat, panels.items(), strict=False):
             cells = chosen[chosen[measure] == name].set_index([rows, columns])
-            _panel(ax, cells, down=down, across=across, ends=(value, low, high), decimals=decimals)
+            _panel(
+                ax, cells, down=down, across=across, ends=(value, low, high), decimals=decimals, level=name in balanced
+            )
             ax.set_title(title)
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
@@ -68,16 +74,19 @@ def _places(column: pd.Series) -> list[Any]:
 
 def _panel(
     ax: Axes, cells: pd.DataFrame, *, down: list[Any], across: list[Any], ends: tuple[str, str, str],
-    decimals: int | None,
+    decimals: int | None, level: bool,
 ) -> None:  # fmt: skip
     value, low, high = ends
     grid = np.array([[cells[value].get((one, other), np.nan) for other in across] for one in down], dtype=float)
-    image = ax.imshow(np.ma.masked_invalid(grid), cmap=COLOURS, aspect="auto", origin="lower")
+    image = ax.imshow(np.ma.masked_invalid(grid), cmap=BALANCED if level else COLOURS, aspect="auto", origin="lower")
+    if level:
+        reach = float(np.nanmax(np.abs(grid))) or 1.0
+        image.set_clim(-reach, reach)
     for (row, column), number in np.ndenumerate(grid):
         if np.isfinite(number):
             found = cells.loc[(down[row], across[column])]
             said = _said(tables.Interval(number, *(_end(found, name) for name in (low, high))), decimals)
-            dark = sum(image.cmap(image.norm(number))[:3]) < 1.5
+            dark = float(np.dot(_LUMA, image.cmap(image.norm(number))[:3])) < 0.5
             text = said.replace(" [", "\n[").replace("-", "\N{MINUS SIGN}")
             ax.text(column, row, text, ha="center", va="center", size=7, color="white" if dark else "#1A1A1A")
     ax.set_xticks(range(len(across)), [_named(one) for one in across])

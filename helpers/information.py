@@ -1,10 +1,11 @@
-"""What a trained bottleneck keeps: Rex and H(Y|Z) image by image, in nats, and its predictions with k samples of z.
+"""What a trained bottleneck keeps: Rex and H(Y|Z) image by image, in nats, and whether it is right with k samples of z.
 
-    rex        ½ ‖f(x) − μ_y‖², above I(X;Z|Y) on average: against the learned b(z|y), or against the best of its family
-    h_y_z      −log c(y|z), mean over k keyed samples of z; h_y_mean at z = f(x), where the paper evaluates
+    rex               ½ ‖f(x) − μ_y‖² against the learned b(z|y)
+    rex_class_means   the same against the class means of f(x) (`class_means`)
+    h_y_z             −log c(y|z), mean over k keyed samples of z; h_y_mean at z = f(x), where the paper evaluates
 
-The best b(z|y) = N(μ_y, I) has the class means of f(x) (`class_means`). Where γ is small, or 0, b hardly learns, and
-only against those means does Rex say how much is kept.
+On the images that gave the class means no b(z|y) = N(μ_y, I) has a smaller mean Rex. Where γ is small, or 0, b hardly
+learns, and only against those means does Rex say how much is kept.
 """
 
 from __future__ import annotations
@@ -47,20 +48,6 @@ def class_means(network: nn.Module, images: ImageSet, *, batch_size: int) -> Ten
     return (totals / counts[:, None]).float()
 
 
-@torch.no_grad()
-def predictions(network: nn.Module, images: ImageSet, *, n_samples: int, seed: int, batch_size: int) -> Tensor:
-    """log of the mean of c(y|z) over `n_samples` draws of z, keyed by image: float32 (N, K) on the CPU.
-
-    Unlike `bottleneck.Averaged` each image has draws of its own; as there, none depends on the batch.
-    """
-    body, found = bottleneck.of(network), []
-    with eval_mode(network):
-        for part in _parts(images, batch_size):
-            z = ceb.sample(network.features(part.images()), key=_key(part, seed), n_samples=n_samples)  # type: ignore[operator]
-            found.append(ceb.log_mean(body.classify(z)).float().cpu())
-    return torch.cat(found)
-
-
 def _key(images: ImageSet, seed: int) -> Key:
     return Key(seed, f"latent/{images.split}", images.index)
 
@@ -72,20 +59,23 @@ def measure(
     """Rows of the images, (N,) each: `image` (its place), `y`, and COLUMNS: rex, h_y_z, h_y_mean in nats; wrong_mean
     and wrong_sampled, whether c(y|f(x)) and the mean over `n_samples` draws of c(y|z) are wrong.
 
-    `rex` is the rate against the network's own density (the VIB's: against r(z)), or, where `means` (K, d) are given,
-    ½ ‖f(x) − means_y‖². In eval mode; modes are put back.
+    `rex` is the rate against the network's own density (the VIB's: against r(z)); where `means` (K, d) are given,
+    `rex_class_means` is ½ ‖f(x) − means_y‖². In eval mode; modes are put back.
     """
-    body, found = bottleneck.of(network), []
+    body = bottleneck.of(network)
+    found: list[dict[str, Tensor]] = []
     with eval_mode(network):
         for part in _parts(images, batch_size):
             y, mean = part.labels, network.features(part.images())  # type: ignore[operator]
             at_mean = body.classify(mean)
             logits = body.classify(ceb.sample(mean, key=_key(part, seed), n_samples=n_samples))
-            rate = body.density.expected(mean, y=y) if means is None else ceb.rex(mean, center=means[y])
-            h = ceb.minus_log_c(logits, y), ceb.minus_log_c(at_mean[:, None], y)
-            wrong = at_mean.argmax(1) != y, ceb.log_mean(logits).argmax(1) != y
-            found.append((part.index, y, rate, *h, *wrong))
-    return {name: torch.cat([row[k] for row in found]).cpu().numpy() for k, name in enumerate(("image", "y", *COLUMNS))}
+            rates = {"rex": body.density.expected(mean, y=y)}
+            if means is not None:
+                rates["rex_class_means"] = ceb.rex(mean, center=means[y])
+            h = {"h_y_z": ceb.minus_log_c(logits, y), "h_y_mean": ceb.minus_log_c(at_mean[:, None], y)}
+            wrong = {"wrong_mean": at_mean.argmax(1) != y, "wrong_sampled": ceb.log_mean(logits).argmax(1) != y}
+            found.append({"image": part.index, "y": y, **rates, **h, **wrong})
+    return {name: torch.cat([rows[name] for rows in found]).cpu().numpy() for name in found[0]}
 
 
 def monitor(network: nn.Module, probes: Mapping[str, ImageSet], *, seed: int, batch_size: int) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
     network, family, case, kind, rho, seed, split | n_images, rex, rex_class_means, h_y_z, i_y_z
 
-`rex` is against the network's own b(z|y) (NaN for the VIB, which has none, and where γ = 0 taught b nothing), and
-`rex_class_means` against the best of its family, the class means of f(x) on training images: both bound I(X;Z|Y) from
-above on the training images. I(Y;Z) ≥ H(Y) − H(Y|Z), H(Y) that of the labels counted. The minimum necessary information
-(MNI) keeps I(Y;Z) = H(Y) and I(X;Z|Y) = 0.
+`rex` is the mean of KL(e(z|x) ‖ b(z|y)) against the network's own b (NaN for the VIB, which has none, and where γ = 0
+taught b nothing), `rex_class_means` against N(μ_y, I) with the class means μ_y of f(x) on training images. With any b
+that mean is E[log e(z|x) − log e(z|y)] + E[KL(e(z|y) ‖ b(z|y))], e(z|y) the mean of e(z|x) over the x of y: never less
+than I(X;Z|Y) of those images, and more by the distance of b from e(z|y). Of the b with identity covariance the class
+means come closest, but only on the training images, to which they were fitted: there the mean is too small to bound
+I(X;Z|Y) of new images, on test images it estimates such a bound. `i_y_z` is H(Y) − E[−log c(y|z)] ≤ I(Y;Z), H(Y) that
+of the labels counted. The minimum necessary information (MNI) keeps I(Y;Z) = H(Y) and I(X;Z|Y) = 0.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import pandas as pd
 from torch import nn
 
 from helpers import bottleneck, information, metrics, records, robustness, style
-from helpers.arms import Arm
+from helpers.arms import NOISE, Arm
 from helpers.bottleneck import BackwardEncoder
 from helpers.data import ImageSet
 
@@ -42,15 +45,13 @@ def measured(
     own = isinstance(bottleneck.of(network).density, BackwardEncoder)
     found: dict[str, np.ndarray] = {}
     for name, images in sets.items():
-        given: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "batch_size": batch_size}
-        fitted = information.measure(network, images, means=means, **given)
-        mine = information.measure(network, images, **given)["rex"] if own else np.array([np.nan])
-        h = float(fitted["h_y_z"].mean(dtype=np.float64))
+        rows = information.measure(network, images, means=means, n_samples=n_samples, seed=seed, batch_size=batch_size)
+        h = float(rows["h_y_z"].mean(dtype=np.float64))
         numbers = {
-            "rex": mine.mean(dtype=np.float64),
-            "rex_class_means": fitted["rex"].mean(dtype=np.float64),
+            "rex": rows["rex"].mean(dtype=np.float64) if own else np.nan,
+            "rex_class_means": rows["rex_class_means"].mean(dtype=np.float64),
             "h_y_z": h,
-            "i_y_z": label_entropy(fitted["y"]) - h,
+            "i_y_z": label_entropy(rows["y"]) - h,
             "n_images": len(images),
         }
         found |= {f"{name} {key}": np.asarray(value) for key, value in numbers.items()}
@@ -73,7 +74,7 @@ def frame(pieces: Mapping[tuple[str, int], Mapping[str, np.ndarray]], arms: Mapp
     for (network, seed), piece in pieces.items():
         for split in dict.fromkeys(key.split()[0] for key in piece):
             numbers = {key: float(piece[f"{split} {key}"]) for key in NUMBERS}
-            if arms[network].kind == "gamma0":
+            if arms[network].kind == NOISE:
                 numbers["rex"] = np.nan  # an untrained b
             where = vars(arms[network]) | {"seed": seed, "split": split}
             rows.append({**where, "n_images": int(piece[f"{split} n_images"]), **numbers})

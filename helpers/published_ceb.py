@@ -100,7 +100,9 @@ def recomputed() -> pd.DataFrame:
 def summary(found: pd.DataFrame) -> list[records.Scalar]:
     """Scalars for a record of `recomputed`: the largest deviation of each summary over the columns."""
     return [
-        records.scalar("largest_deviation", float(part["deviation"].abs().max()), n=len(part), measure=str(measure))
+        records.scalar(
+            "largest_deviation", float(part["deviation"].abs().max()), measure=str(measure), n_columns=len(part)
+        )
         for measure, part in found.groupby("measure", sort=False)
     ]
 

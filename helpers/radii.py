@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from helpers import attacks, checks, metrics, records, robustness, style
+from helpers import checks, judged, records, robustness, style
 from helpers.balls import Norm
 from helpers.data import ImageSet
 
@@ -44,25 +44,32 @@ def measured(
     n_steps: int,
     seed: int,
     batch_size: int,
+    known: Mapping[float, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """PGD on cross-entropy (one uniform start, last iterate) at each radius, in the scale of [0, 1] images.
 
     A step is `step_radii` radii long. Arrays: `epsilon` (E + 1,), rising from 0; `correct` (E + 1, N) bool, where
-    the network is right, and `image` (N,).
+    the network is right, and `image` (N,). `known` are verdicts (N,) that this very attack has already had, by radius
+    (0: natural): they are taken as they are.
     """
     radii = [0.0, *sorted(checks.radius(one) for one in epsilons)]
     if len(set(radii)) != len(radii):
         raise ValueError(f"expected epsilons to be different radii above 0, got {list(epsilons)}")
-    x, y = images.images(), images.labels
+    known = known or {}
+    if any(len(one) != len(images) for one in known.values()):
+        raise ValueError(f"expected verdicts on {len(images)} images, got {[len(one) for one in known.values()]}")
     rows = []
     for epsilon in radii:
-        points = x
+        if epsilon in known:
+            rows.append(known[epsilon])
+            continue
+        points = images.images()
         if epsilon:
-            points = attacks.run(
-                ATTACK, network, x, y, norm=norm, epsilon=epsilon, step_size=step_radii * epsilon, n_steps=n_steps,
-                n_restarts=1, returns="last", seed=seed, index=images.index, batch_size=batch_size,
+            points = judged.pgd(
+                network, images, attack=ATTACK, norm=norm, epsilon=epsilon, step_size=step_radii * epsilon,
+                n_steps=n_steps, seed=seed, batch_size=batch_size,
             )  # fmt: skip
-        rows.append((metrics.predictions(network, points, batch_size=batch_size).argmax(1) == y.cpu()).numpy())
+        rows.append(judged.right(network, points, images.labels, batch_size=batch_size))
     return {"epsilon": np.array(radii), "correct": np.stack(rows), "image": images.index.cpu().numpy()}
 
 
@@ -85,10 +92,10 @@ def summary(pieces: Pieces) -> list[records.Scalar]:
     for network, norm in dict.fromkeys((network, norm) for network, _, norm in pieces):
         mine = {k: piece for (name, k, kind), piece in pieces.items() if (name, kind) == (network, norm)}
         for place, epsilon in enumerate(next(iter(mine.values()))["epsilon"]):
-            verdicts = [piece["correct"][place] for piece in mine.values()]
+            several = [piece["correct"][place] for piece in mine.values()]
             where: dict[str, Any] = {"network": network, "attack": ATTACK, "norm": norm, **units(float(epsilon))}
-            found = robustness.estimate(verdicts)
-            rows.append(records.scalar("robust_accuracy", found, n=len(verdicts[0]), seeds=list(mine), **where))
+            found = robustness.estimate(several)
+            rows.append(records.scalar("robust_accuracy", found, n=len(several[0]), seeds=list(mine), **where))
     return rows
 
 

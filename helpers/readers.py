@@ -43,6 +43,10 @@ class Source:
     shape: tuple[int, int, int]  # (C, H, W) as published
     num_classes: int = 10
 
+    def there(self, root: Path) -> bool:
+        """Whether all its files lie below `root`."""
+        return all((root / one).exists() for files in self.files.values() for one in files)
+
 
 def resize(pixels: Tensor, size: int) -> Tensor:
     """Resize (N, C, H, W) uint8 images to (N, C, size, size), bilinear, antialiased when shrinking.

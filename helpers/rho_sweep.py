@@ -2,9 +2,11 @@
 
 One row for each network, seed, attack, norm and image, with the network's arm (`helpers.arms`):
 
-    network, family, case, kind, rho, seed, attack, norm | image, correct, correct_adv
+    network, family, case, kind, rho, end, seed, attack, norm | image, correct, correct_adv
 
-and of each seed Spearman's correlation of ρ with a number, over the ρ of a family and kind (`trends`).
+`end` says which network has the lowest and which the highest ρ of its family and kind. Whether a number rises or falls
+along ρ is told by these two, seed by seed and image by image (`end_differences`); Spearman's correlation of ρ with the
+number, seed by seed (`trends`), is printed beside: of three equal seeds it has no interval.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from helpers import attacks, metrics, records, robustness, style, tables
+from helpers import contrasts, judged, metrics, records, robustness, style, tables
 from helpers.arms import NOISE, XENT, Arm
 from helpers.balls import Norm
 from helpers.data import ImageSet
+from helpers.evidence import Sample
 
 NATURAL = "natural"
 UNTARGETED, TARGETED = "pgd_ce", "pgd_ce_targeted"
 FEWEST = 3  # values of ρ that a correlation needs
+LOWEST, HIGHEST = "lowest ρ", "highest ρ"
+IMAGE, POINTS = "image", "points"  # what a piece holds beside its verdicts
 
 
 def measured(
@@ -36,39 +41,79 @@ def measured(
     n_steps: int,
     seed: int,
     batch_size: int,
+    n_points: int = 0,
 ) -> dict[str, np.ndarray]:
     """Each attack (one uniform start, last iterate) in each ball: `image` (N,), `natural` and "<attack> <norm>", bool.
 
     Radii are in the scale of [0, 1] images, a step is `step_radii` radii long. True is right, also for a targeted
-    attack, which misses its aim more often than it misses an error.
+    attack, which misses its aim more often than it misses an error. Of the first `n_points` images `points`
+    (n_points, C, H, W) is what the untargeted attack made in the L∞ ball, for whom else needs them (`known`).
     """
-    x, y = images.images(), images.labels
-    sets = {NATURAL: x}
+    found = {IMAGE: images.index.cpu().numpy()}
+    found[NATURAL] = judged.right(network, images.images(), images.labels, batch_size=batch_size)
     for norm, epsilon in epsilons.items():
         for name in attack_names:
-            sets[f"{name} {norm}"] = attacks.run(
-                name, network, x, y, norm=norm, epsilon=epsilon, step_size=step_radii * epsilon, n_steps=n_steps,
-                n_restarts=1, returns="last", seed=seed, index=images.index, batch_size=batch_size,
+            points = judged.pgd(
+                network, images, attack=name, norm=norm, epsilon=epsilon, step_size=step_radii * epsilon,
+                n_steps=n_steps, seed=seed, batch_size=batch_size,
             )  # fmt: skip
-    right = {
-        key: (metrics.predictions(network, points, batch_size=batch_size).argmax(1) == y.cpu()).numpy()
-        for key, points in sets.items()
-    }
-    return {"image": images.index.cpu().numpy(), **right}
+            found[f"{name} {norm}"] = judged.right(network, points, images.labels, batch_size=batch_size)
+            if n_points and (name, norm) == (UNTARGETED, "linf"):
+                found[POINTS] = points[:n_points].cpu().numpy()
+    return found
+
+
+def known(piece: Mapping[str, np.ndarray], images: ImageSet, key: str) -> np.ndarray:
+    """What `measured` returned under `key` (a measure, or "points") of `images`, the first of those that it was given.
+
+    Raises ValueError where they are others, or more than it has.
+    """
+    n, index = len(images), images.index.cpu().numpy()
+    if len(piece[key]) < n or not np.array_equal(piece[IMAGE][:n], index):
+        raise ValueError(f"expected some of the first {len(piece[key])} images of the sweep, got {n} (n_images?)")
+    return piece[key][:n]
+
+
+def known_radii(
+    piece: Mapping[str, np.ndarray], images: ImageSet, *, norm: Norm, epsilon: float
+) -> dict[float, np.ndarray]:
+    """`known` verdicts by radius: natural ones at 0, and under the untargeted attack at the sweep's `epsilon`."""
+    return {0.0: known(piece, images, NATURAL), epsilon: known(piece, images, f"{UNTARGETED} {norm}")}
 
 
 Pieces = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # (network, seed) → what `measured` returned
 
 
+def measures(piece: Mapping[str, np.ndarray]) -> list[str]:
+    """The verdicts in a piece: "natural" and each "<attack> <norm>"."""
+    return [key for key in piece if key not in (IMAGE, POINTS)]
+
+
+def ends(arms: Mapping[str, Arm]) -> dict[str, str]:
+    """By network LOWEST or HIGHEST where it has that ρ of its family and kind, else ""; a lone ρ is no end.
+
+    >>> from helpers.arms import Arm
+    >>> row = {name: Arm(name, "no_norm", name, "ceb", rho) for name, rho in (("a", 8.0), ("b", 2.0), ("c", 0.0))}
+    >>> ends(row)
+    {'a': 'highest ρ', 'b': '', 'c': 'lowest ρ'}
+    """
+    found = dict.fromkeys(arms, "")
+    for place in {(one.family, one.kind) for one in arms.values() if one.rho == one.rho}:
+        ladder = sorted((one for one in arms.values() if (one.family, one.kind) == place), key=lambda one: one.rho)
+        if len(ladder) > 1:
+            found[ladder[0].network], found[ladder[-1].network] = LOWEST, HIGHEST
+    return found
+
+
 def verdicts(pieces: Pieces, arms: Mapping[str, Arm]) -> pd.DataFrame:
     """One row for each network, seed, attack, norm and image."""
-    blocks = []
+    blocks, end = [], ends(arms)
     for (network, seed), piece in pieces.items():
-        for key in piece:
-            if key not in ("image", NATURAL):
+        for key in measures(piece):
+            if key != NATURAL:
                 attack, norm = key.split()
-                block = {"image": piece["image"], "correct": piece[NATURAL], "correct_adv": piece[key]}
-                where = vars(arms[network]) | {"seed": seed, "attack": attack, "norm": norm}
+                block = {"image": piece[IMAGE], "correct": piece[NATURAL], "correct_adv": piece[key]}
+                where = vars(arms[network]) | {"end": end[network], "seed": seed, "attack": attack, "norm": norm}
                 blocks.append(pd.DataFrame(block).assign(**where))
     return pd.concat(blocks, ignore_index=True)
 
@@ -78,8 +123,7 @@ def accuracies(pieces: Pieces, arms: Mapping[str, Arm]) -> pd.DataFrame:
     rows = [
         vars(arms[network]) | {"seed": seed, "measure": key, "share": 100 * float(piece[key].mean())}
         for (network, seed), piece in pieces.items()
-        for key in piece
-        if key != "image"
+        for key in measures(piece)
     ]
     return pd.DataFrame(rows)
 
@@ -89,30 +133,63 @@ def summary(pieces: Pieces, arms: Mapping[str, Arm]) -> list[records.Scalar]:
     rows = []
     for network in dict.fromkeys(name for name, _ in pieces):
         mine = {seed: piece for (name, seed), piece in pieces.items() if name == network}
-        for key in next(iter(mine.values())):
-            if key == "image":
-                continue
+        for key in measures(next(iter(mine.values()))):
             several = [piece[key] for piece in mine.values()]
-            where: dict[str, Any] = dict(arms[network].where)
-            if key != NATURAL:
-                where |= dict(zip(("attack", "norm"), key.split(), strict=True))
-            metric = "accuracy" if key == NATURAL else "robust_accuracy"
+            metric, where = _named(key)
             found = robustness.estimate(several)
-            rows.append(records.scalar(metric, found, n=len(several[0]), seeds=list(mine), measure=key, **where))
+            where |= arms[network].where
+            rows.append(records.scalar(metric, found, n=len(several[0]), seeds=list(mine), **where))
     return rows
+
+
+def _named(key: str) -> tuple[str, dict[str, Any]]:
+    """The metric that a measure is, and how a scalar names it."""
+    if key == NATURAL:
+        return "accuracy", {"measure": key}
+    return "robust_accuracy", {"measure": key, **dict(zip(("attack", "norm"), key.split(), strict=True))}
+
+
+def end_differences(pieces: Pieces, arms: Mapping[str, Arm], *, seed: int) -> list[records.Scalar]:
+    """Scalars for a record: by family, kind and measure the accuracy at the lowest ρ less that at the highest (points).
+
+    Paired as the ledger pairs (`contrasts.difference`): over (seed, image) by a bootstrap drawn from `seed`, over seeds
+    by Student's t, the wider end counting on either side.
+    """
+    rows = []
+    at = {(arms[name].family, arms[name].kind, end): name for name, end in ends(arms).items() if end}
+    for family, kind in dict.fromkeys(place[:2] for place in at):
+        both = [at[family, kind, end] for end in (LOWEST, HIGHEST)]
+        mine = [{k: piece for (name, k), piece in pieces.items() if name == one} for one in both]
+        for key in measures(next(iter(mine[0].values()))):
+            found, _ = contrasts.difference(*(sample(one, key) for one in mine), seed=seed)
+            metric, where = _named(key)
+            where |= {"family": family, "kind": kind, "lowest": arms[both[0]].rho, "highest": arms[both[1]].rho}
+            n = len(next(iter(mine[0].values()))[key])
+            rows.append(records.scalar(f"{metric}_difference", found, n=n, seeds=list(mine[0]), **where))
+    return rows
+
+
+def sample(mine: Mapping[int, Mapping[str, np.ndarray]], key: str) -> Sample:
+    """One network's verdicts `key` in per cent, by seed and image, from seed → piece, for a paired difference."""
+    several = [piece[key] for piece in mine.values()]
+    table = 100.0 * np.stack(several)
+    images = tuple(int(one) for one in next(iter(mine.values()))[IMAGE])
+    estimate = robustness.estimate(several)
+    return Sample(estimate, tuple(mine), table.mean(1), table, images, share=True, n_images=len(images))
 
 
 def trends(frame: pd.DataFrame, *, value: str, over: Sequence[str]) -> pd.DataFrame:
     """Spearman's correlation of `rho` with `value`: a row for each family, kind, seed and combination of `over`.
 
-    Ties share their mean rank. Families with fewer than 3 values of ρ, and values that are all alike, have no row.
+    Ties share their mean rank; of values that are all alike, which rise no more than they fall, it is 0. Families with
+    fewer than 3 values of ρ have no row.
     """
     rows = []
     keys = ["family", "kind", *over, "seed"]
     for place, part in frame[frame["rho"].notna()].groupby(keys, sort=False):
-        ranks = part["rho"].rank(), part[value].rank()
-        if part["rho"].nunique() >= FEWEST and part[value].min() < part[value].max():
-            found = float(np.corrcoef(*ranks)[0, 1])
+        if part["rho"].nunique() >= FEWEST:
+            ranks = part["rho"].rank(), part[value].rank()
+            found = float(np.corrcoef(*ranks)[0, 1]) if part[value].min() < part[value].max() else 0.0
             rows.append(dict(zip(keys, place, strict=True)) | {"rank_correlation": found})
     return pd.DataFrame(rows, columns=[*keys, "rank_correlation"])
 
@@ -193,14 +270,18 @@ def table(scalars: pd.DataFrame) -> pd.DataFrame:
 def reading(scalars: pd.DataFrame) -> str:
     """For each family and measure how accuracy goes with ρ, and CEB's best beside cross-entropy; a line each."""
     lines = []
+    apart = scalars[scalars["metric"].isin(["accuracy_difference", "robust_accuracy_difference"])]
     shares = scalars[scalars["metric"].isin(["accuracy", "robust_accuracy"])]
     for row in scalars[(scalars["metric"] == "rank_correlation") & (scalars["kind"] == "ceb")].to_dict("records"):
         part = shares[(shares["family"] == row["family"]) & (shares["measure"] == row["measure"])]
         ladder_of, plain = part[part["kind"] == "ceb"], part[part["case"] == XENT]
+        same = (apart["family"] == row["family"]) & (apart["measure"] == row["measure"]) & (apart["kind"] == "ceb")
+        gain = apart[same].iloc[0].to_dict()
         best = ladder_of.loc[ladder_of["value"].astype(float).idxmax()].to_dict()
         beside = f", XEnt {robustness.interval(plain.iloc[0].to_dict())} %" if len(plain) else ""
+        rise = f"ρ = {gain['lowest']:g} less ρ = {gain['highest']:g} {robustness.interval(gain)} points"
         lines.append(
-            f"{style.label(row['family'])}, {said(row['measure'])}: rank correlation with ρ {_correlation(row)}; "
+            f"{style.label(row['family'])}, {said(row['measure'])}: {rise}, rank correlation {_correlation(row)}; "
             f"highest of the ρ tried at {best['rho']:g}, {robustness.interval(best)} %{beside}"
         )
     return "\n".join(lines)

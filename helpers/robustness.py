@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from helpers import attack_health, attacks, autoattack, metrics, records, style, tables
+from helpers import attack_health, autoattack, judged, metrics, records, style, tables
 from helpers.data import ImageSet
 from helpers.metrics import Estimate
 
@@ -52,13 +52,10 @@ def pgd(
     batch_size: int,
 ) -> dict[str, np.ndarray]:
     """PGD on cross-entropy (L∞, one uniform start, last iterate) on each image: image, correct, correct_adv, (N,)."""
-    x, y = images.images(), images.labels
-    x_adv = attacks.run(
-        PGD, network, x, y, norm="linf", epsilon=epsilon, step_size=step_size, n_steps=n_steps, n_restarts=1,
-        returns="last", seed=seed, index=images.index, batch_size=batch_size,
-    )  # fmt: skip
-    right = [metrics.predictions(network, points, batch_size=batch_size).argmax(1) == y.cpu() for points in (x, x_adv)]
-    return {"image": images.index.cpu().numpy(), "correct": right[0].numpy(), "correct_adv": right[1].numpy()}
+    ball: dict[str, Any] = {"norm": "linf", "epsilon": epsilon, "step_size": step_size, "n_steps": n_steps}
+    x_adv = judged.pgd(network, images, attack=PGD, seed=seed, batch_size=batch_size, **ball)
+    right = [judged.right(network, x, images.labels, batch_size=batch_size) for x in (images.images(), x_adv)]
+    return {"image": images.index.cpu().numpy(), "correct": right[0], "correct_adv": right[1]}
 
 
 def ensemble(

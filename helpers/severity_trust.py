@@ -4,55 +4,38 @@ Of each network and set of images only the sums in its bins of confidence are ke
 
     (severity, logits as they are | divided by T, bin, [images, Σ confidence, Σ right])
 
-T is fitted on clean validation images and held for every severity. One row for each network, seed, corruption and
-severity (0 is clean, where the corruption is "none"):
+T is fitted on clean validation images and held for every severity. Every severity has the same images, since few images
+raise an ECE. One row for each network, seed, corruption and severity (0 is clean, where the corruption is "none"):
 
     network, family, case, kind, rho, seed, role, corruption, severity | n_images, accuracy, ece, scaled_ece
 
 `role` is what the network is in its family: xent, matched (CEB at the ρ whose accuracy is nearest to that of xent),
-best (CEB at the ρ of the highest accuracy), both chosen on `choice` images, or other.
+best (CEB at the ρ of the highest accuracy), both chosen on the validation images, or other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
-from helpers import corruption_errors, metrics, records, style, tables
+from helpers import calibration, corruption_errors, looks, metrics, records, style, tables
 from helpers.arms import XENT, Arm
-from helpers.calibration import Bins
 from helpers.corruption_settings import Profile
 from helpers.data import ImageSet
 
+Looks = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # (network, seed) → what `looks.look` returned
 CLEAN = "none"
+TEST, VALIDATION = "test", "validation"
 MATCHED, BEST, OTHER = "matched", "best", "other"
 ROLES = (XENT, MATCHED, BEST)
+_DIGITS = 6  # of accuracies in percent that are compared: equal shares of images may differ in their last bits
 NUMBERS = ("accuracy", "ece", "scaled_ece")
 SAID = {XENT: "XEnt", MATCHED: "CEB, accuracy nearest to XEnt", BEST: "CEB, highest accuracy"}
-
-
-def sums(logits: Tensor, y: Tensor, *, n_bins: int) -> np.ndarray:
-    """What ECE in bins of equal width needs: images, Σ confidence and Σ right of each bin, float64 (n_bins, 3).
-
-    Bin b holds confidences in (b/n_bins, (b+1)/n_bins], as in `calibration.ece`.
-
-    >>> sums(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]), n_bins=2)[:, [0, 2]].tolist()
-    [[1.0, 1.0], [1.0, 0.0]]
-    """
-    confidence, predicted = logits.double().softmax(1).max(1)
-    place = (confidence * n_bins).ceil().long().sub(1).clamp(0, n_bins - 1)
-    each = torch.stack([torch.ones_like(confidence), confidence, (predicted == y.cpu()).double()], 1)
-    return torch.zeros(n_bins, 3, dtype=torch.float64).index_add_(0, place, each).numpy()
-
-
-def ece(found: np.ndarray) -> np.ndarray:
-    """ECE in percentage points of sums (…, n_bins, 3): (…)."""
-    return 100 * np.abs(found[..., 2] - found[..., 1]).sum(-1) / found[..., 0].sum(-1)
 
 
 def measured(
@@ -62,32 +45,34 @@ def measured(
     temperatures: Mapping[str, float],
     name: str,
     severities: Sequence[int],
-    profile: str,
+    profile: Profile,
     n_bins: int,
     seed: int,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
-    """Sums of each network on the images corrupted by `name`, by the networks' keys: (severity, 2, n_bins, 3).
-
-    "none" is the images as they are, whatever the one severity. A network without a temperature has NaN after scaling.
-    """
-    blocks: dict[str, list[np.ndarray]] = {key: [] for key in networks}
+    """Sums of each network on the images corrupted by `name`, by the networks' keys: (severity, 2, n_bins, 3)."""
+    y, blocks = images.labels.cpu(), {one: list[np.ndarray]() for one in networks}
     for severity in severities:
-        if name == CLEAN:
-            found = {
-                key: metrics.predictions(one, images.images(), batch_size=batch_size) for key, one in networks.items()
-            }
-        else:
-            found = corruption_errors.predictions(
-                networks, images, name=name, severity=severity, profile=cast(Profile, profile), seed=seed,
-                batch_size=batch_size,
-            )  # fmt: skip
-        for key, logits in found.items():
-            plain = sums(logits, images.labels, n_bins=n_bins)
-            t = temperatures.get(key)
-            scaled = np.full_like(plain, np.nan) if t is None else sums(logits / t, images.labels, n_bins=n_bins)
-            blocks[key].append(np.stack([plain, scaled]))
-    return {key: np.stack(rows) for key, rows in blocks.items()}
+        found = corruption_errors.predictions(
+            networks, images, name=name, severity=severity, profile=profile, seed=seed, batch_size=batch_size
+        )
+        for one, logits in found.items():
+            blocks[one].append(_sums(logits, y, temperature=temperatures[one], n_bins=n_bins))
+    return {one: np.stack(rows) for one, rows in blocks.items()}
+
+
+def clean(looked: Looks, images: ImageSet, *, temperatures: Mapping[str, float], n_bins: int) -> dict[str, np.ndarray]:
+    """The same of the clean test images from what `looks.look` returned of each network: (1, 2, n_bins, 3)."""
+    found = {}
+    for one, piece in looked.items():
+        given: dict[str, Any] = {"temperature": temperatures[key(*one)], "n_bins": n_bins}
+        found[key(*one)] = _sums(looks.logits(piece, TEST), images.labels, **given)[None]
+    return found
+
+
+def _sums(logits: Tensor, y: Tensor, *, temperature: float, n_bins: int) -> np.ndarray:
+    """Sums of the logits as they are, and divided by T: (2, n_bins, 3)."""
+    return np.stack([calibration.sums(one, y, n_bins=n_bins) for one in (logits, logits / temperature)])
 
 
 def key(network: str, seed: int) -> str:
@@ -112,7 +97,8 @@ def frame(
                 [0] if corruption == CLEAN else severities, piece[key(network, seed)], strict=True
             ):
                 n = plain[:, 0].sum()
-                numbers = {"accuracy": 100 * plain[:, 2].sum() / n, "ece": ece(plain), "scaled_ece": ece(scaled)}
+                numbers = {"accuracy": 100 * plain[:, 2].sum() / n}
+                numbers |= {"ece": calibration.ece_of(plain), "scaled_ece": calibration.ece_of(scaled)}
                 rows.append({**where, "severity": severity, "n_images": int(n), **numbers})
     return pd.DataFrame(rows)
 
@@ -124,20 +110,36 @@ def over_corruptions(found: pd.DataFrame) -> pd.DataFrame:
     return means.agg(n_images=("n_images", "min"), **{one: (one, "mean") for one in NUMBERS}).reset_index()
 
 
+def accuracies(looked: Looks, sets: Mapping[str, ImageSet]) -> dict[tuple[str, int], float]:
+    """Accuracy (%) of each network and seed on the validation images, by which ρ is chosen.
+
+    ValueError where `sets` has none: a ρ is never chosen on the images that judge it.
+    """
+    if VALIDATION not in sets:
+        raise ValueError(
+            f"expected networks whose recipes keep the same validation images (validation_fraction, split_seed), by "
+            f"which ρ and temperatures are chosen, got only {', '.join(sets)}"
+        )
+    y = sets[VALIDATION].labels.cpu()
+    right = {one: looks.logits(piece, VALIDATION).argmax(1) == y for one, piece in looked.items()}
+    return {one: 100 * float(found.double().mean()) for one, found in right.items()}
+
+
 def roles(accuracy: Mapping[tuple[str, int], float], arms: Mapping[str, Arm]) -> dict[str, str]:
-    """What each network is in its family by the accuracies (%) of (network, seed) on the images of choice, over seeds.
+    """What each network is in its family by the `accuracies` (%) of (network, seed), mean over seeds.
 
     Of several ρ that are equally near or equally accurate the smallest counts, the strongest compression. Where one ρ
     is both nearest and best it is `matched`.
     """
-    mean = {name: float(np.mean([v for (one, _), v in accuracy.items() if one == name])) for name in arms}
+    seeds = {name: [v for (one, _), v in accuracy.items() if one == name] for name in arms}
+    mean = {name: round(math.fsum(values) / len(values), _DIGITS) for name, values in seeds.items()}
     found = {name: XENT if one.case == XENT else OTHER for name, one in arms.items()}
     for family in dict.fromkeys(one.family for one in arms.values()):
         ladder = sorted((one for one in arms.values() if one.family == family and one.kind == "ceb"), key=_rho)
         plain = [name for name, one in arms.items() if one.family == family and one.case == XENT]
         if ladder and plain:
             found[max(ladder, key=lambda one: (mean[one.network], -one.rho)).network] = BEST
-            near = min(ladder, key=lambda one: (abs(mean[one.network] - mean[plain[0]]), one.rho))
+            near = min(ladder, key=lambda one: (round(abs(mean[one.network] - mean[plain[0]]), _DIGITS), one.rho))
             found[near.network] = MATCHED
     return found
 
@@ -155,9 +157,6 @@ def summary(means: pd.DataFrame) -> list[records.Scalar]:
         about: dict[str, Any] = {"seeds": [int(k) for k in part["seed"]], "n": int(part["n_images"].iloc[0])}
         for metric in NUMBERS:
             values = part[metric].to_numpy()
-            if np.isnan(values).any():
-                rows.append(records.scalar(metric, None, **about, **where, reason="not run: no temperature was fitted"))
-                continue
             estimate: Any = float(values[0])
             if np.ptp(values) > 0:
                 t = metrics.student_t(values)
@@ -169,7 +168,6 @@ def summary(means: pd.DataFrame) -> list[records.Scalar]:
 def over_rho(scalars: pd.DataFrame, arms: Mapping[str, Arm], *, at: int) -> pd.DataFrame:
     """The mean ECEs of a record of `summary` at severity `at` for `plots.ladder`, with `kind` and `rho`."""
     chosen = scalars[scalars["metric"].isin(["ece", "scaled_ece"]) & (scalars["severity"] == at)]
-    chosen = chosen[chosen["value"].notna()]
     return chosen.assign(
         kind=[arms[name].kind for name in chosen["network"]], rho=[arms[name].rho for name in chosen["network"]]
     )
@@ -180,7 +178,7 @@ def boxes(found: pd.DataFrame, *, rows: Mapping[str, str]) -> pd.DataFrame:
     chosen = found[found["role"].isin(ROLES)].assign(line=lambda f: f["role"].map(SAID))
     keys = ["family", "line", "corruption", "severity"]
     means = chosen.groupby(keys, sort=False)[list(rows)].mean().reset_index()
-    return means.melt(keys, var_name="row").dropna(subset="value")
+    return means.melt(keys, var_name="row")
 
 
 def bins(
@@ -196,18 +194,8 @@ def bins(
         mine = [
             piece[key(network, seed)][place, 0] for piece in pieces.values() for one, seed in every if one == network
         ]
-        blocks.append(pd.DataFrame(_bins(np.sum(mine, axis=0)).arrays()).assign(network=network))
+        blocks.append(pd.DataFrame(calibration.bins_of(np.sum(mine, axis=0)).arrays()).assign(network=network))
     return pd.concat(blocks, ignore_index=True)
-
-
-def _bins(found: np.ndarray) -> Bins:
-    n, confidence, right = found.T
-    edges = np.linspace(0, 100, len(n) + 1)
-    with np.errstate(invalid="ignore"):  # 0/0 of an empty bin
-        means = 100 * confidence / n, 100 * right / n
-    ends = [metrics.wilson(round(k), round(m)) if m else None for k, m in zip(right, n, strict=True)]
-    low, high = (np.array([np.nan if one is None else getattr(one, end) for one in ends]) for end in ("low", "high"))
-    return Bins(edges[:-1], edges[1:], n, *means, low, high)
 
 
 # For a reader

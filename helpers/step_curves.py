@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
-from helpers import attacks, metrics, records, robustness, style
+from helpers import judged, records, robustness, style
+from helpers.attack_losses import LossValue
 from helpers.data import ImageSet
 
 ATTACK = "pgd_ce"
@@ -30,20 +31,22 @@ def measured(
     seed: int,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
-    """PGD on cross-entropy (L∞, one uniform start, last iterate) of each number of steps: `n_steps` (S,), rising, and
-    `correct` (S, N) bool. The steps are of one length and one start, so that the runs share their beginning."""
+    """PGD on cross-entropy (L∞, one uniform start) after each number of steps: `n_steps` (S,), rising, and `correct`
+    (S, N) bool. One run of the most steps is watched on its way: its first k steps are a run of k steps."""
     counts = sorted(set(step_counts))
     if not counts or counts[0] < 1 or len(counts) != len(step_counts):
         raise ValueError(f"expected step_counts to be different numbers of at least 1, got {list(step_counts)}")
-    x, y = images.images(), images.labels
-    rows = []
-    for n_steps in counts:
-        x_adv = attacks.run(
-            ATTACK, network, x, y, norm="linf", epsilon=epsilon, step_size=step_size, n_steps=n_steps, n_restarts=1,
-            returns="last", seed=seed, index=images.index, batch_size=batch_size,
-        )  # fmt: skip
-        rows.append((metrics.predictions(network, x_adv, batch_size=batch_size).argmax(1) == y.cpu()).numpy())
-    return {"n_steps": np.array(counts), "correct": np.stack(rows)}
+    right: dict[int, list[np.ndarray]] = {steps: [] for steps in counts}  # batch after batch
+
+    def watch(step: int, x: Tensor, said: LossValue) -> None:
+        if step in right:
+            right[step].append((~said.fooled).cpu().numpy())
+
+    judged.pgd(
+        network, images, attack=ATTACK, norm="linf", epsilon=epsilon, step_size=step_size, n_steps=counts[-1],
+        seed=seed, batch_size=batch_size, callback=watch,
+    )  # fmt: skip
+    return {"n_steps": np.array(counts), "correct": np.stack([np.concatenate(right[steps]) for steps in counts])}
 
 
 Pieces = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # (network, seed) → what `measured` returned

@@ -122,6 +122,7 @@ LABELS = {
     "ceb_augmented": "CEB, AutoAugment",
     "ceb_no_norm": "CEB, no norm",
     "ceb_at_once": "CEB without anneal",
+    "ceb_pooled": "CEB, pooled feature",
     "cceb": "cCEB",
     "vib": "VIB",
     "rho": "ρ",

@@ -43,6 +43,19 @@ def test_one_case_of_a_family_stands_once():
 
 
 @pytest.mark.parametrize("profile", ["digits", "cifar10", "paper"])
+def test_only_the_norm_tells_the_two_networks_of_its_claims_apart(profile):
+    values, there = parameters.read("12_claims", profile), parameters.recipes(profile)
+    with_norm, without = (there[values[key]] for key in ("norm_network", "no_norm_network"))
+    shown = parameters.read("08_ceb_robustness", profile)["other_networks"]
+    assert {with_norm.name, without.name} <= set(shown)
+    norm = {one.name: one.entry.get("norm") or "batch" for one in (with_norm, without)}
+    assert norm == {with_norm.name: "batch", without.name: "none"}
+    keys = (with_norm.entry.keys() | without.entry.keys()) - {"norm"}
+    assert {key for key in keys if with_norm.entry.get(key) != without.entry.get(key)} == set()
+    assert with_norm.seeds == without.seeds
+
+
+@pytest.mark.parametrize("profile", ["digits", "cifar10", "paper"])
 @pytest.mark.parametrize("notebook", ["08_ceb_robustness", "10_ceb_calibration"])
 def test_each_profile_compares_networks_that_it_has(profile, notebook):
     values, there = parameters.read(notebook, profile), parameters.recipes(profile)

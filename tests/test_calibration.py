@@ -119,6 +119,18 @@ def test_the_bins_give_the_error_and_wilsons_interval(binning):
         assert b.count == pytest.approx(np.full(9, 100))
 
 
+def test_sums_of_two_sets_add_up_to_those_of_both_and_give_the_same_ece_and_bins():
+    f, y = network(300, sharpness=1.7)
+    parts = [calibration.sums(f[rows], y[rows], n_bins=12) for rows in (slice(0, 90), slice(90, None))]
+    known = measured(f, y, n_bins=12)
+    assert parts[0] + parts[1] == pytest.approx(calibration.sums(f, y, n_bins=12))
+    assert calibration.ece_of(np.stack([parts[0] + parts[1], parts[0]])) == pytest.approx(
+        [known.ece.value, measured(f[:90], y[:90], n_bins=12).ece.value]
+    )
+    for name, values in calibration.bins_of(parts[0] + parts[1]).arrays().items():
+        assert values == pytest.approx(known.bins.arrays()[name], nan_ok=True), name
+
+
 def test_equal_mass_does_not_depend_on_the_order_of_tied_images():
     f, y = network(64)
     f = f.round(decimals=0)[torch.arange(64) % 5]  # five distinct confidences

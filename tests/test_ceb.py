@@ -157,11 +157,3 @@ def test_a_recipes_weight_runs_over_its_epochs():
         ceb.weight_at(0, {**entry, "anneal": "beta"})
     with pytest.raises(ValueError, match="anneal_epochs"):
         ceb.weight_at(0, {**entry, "anneal_epochs": 0})
-
-
-def test_the_plane_knows_the_mni_point():
-    prior = torch.tensor([0.5, 0.25, 0.25]).log()
-    plane = ceb.plane(rex=0.5, h_y_z=0.1, log_prior=prior)
-    assert plane.h_y == pytest.approx(1.5 * math.log(2))
-    assert plane.from_mni == pytest.approx((0.5, 0.1))
-    assert plane.i_x_z == pytest.approx(plane.h_y - 0.1 + 0.5)

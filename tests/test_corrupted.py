@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from helpers import corrupted, corruption_errors, data, photographs
+from helpers import corrupted, corruption_errors, data, parameters, photographs
 from helpers.corruption_settings import names
 
 SIZE = {"seed": 3, "batch_size": 4}
@@ -125,3 +125,10 @@ def test_the_table_runs_on_real_photographs_with_imagenets_constants():
     found = corrupted.by_corruption({"untrained 0": network}, photos, **words)["untrained 0"]
     assert found.shape == (5, 2)
     assert found.all()
+
+
+@pytest.mark.parametrize("profile", ["digits", "cifar10", "paper"])
+def test_the_tables_attacks_have_the_radii_of_the_sweep(profile):
+    sweep, table = (parameters.read(name, profile) for name in ("08_ceb_robustness", "09_ceb_corruptions"))
+    for radius in ("epsilon_255", "epsilon_l2"):
+        assert sweep[radius] == table[radius]

@@ -52,6 +52,17 @@ def test_letters_are_readable_on_their_cell():
         assert abs(sum(to_rgb(text.get_color())) - sum(behind[:3])) > 1.0
 
 
+def test_differences_have_colours_that_meet_at_nought():
+    ax = drawn(means(value=[-1.0, 3.0, 0.0, -3.0]), balanced=["fd"]).axes[0]
+    image = ax.images[0]
+    assert (image.norm.vmin, image.norm.vmax) == (-3.0, 3.0)
+    assert min(image.cmap(image.norm(0.0))[:3]) > 0.9, "no difference is nearly white"
+    middling = drawn(means(value=[-10.0, 10.0, -6.2, 6.2]), balanced=["fd"]).axes[0]
+    assert {t.get_text()[:2]: t.get_color() for t in middling.texts}["-6".replace("-", "\N{MINUS SIGN}")] == "white"
+    nothing = drawn(means(value=0.0), balanced=["fd"]).axes[0].images[0]
+    assert min(nothing.cmap(nothing.norm(0.0))[:3]) > 0.9
+
+
 def test_a_panel_for_each_measure_with_colours_of_its_own():
     both = pd.concat([means(), means(metric="diversity", value=1.0, low=0.5, high=1.5)])
     figure = drawn(both, panels={"fd": "distance", "diversity": "diversity"})

@@ -6,7 +6,7 @@ import bottlenecks
 import numpy as np
 import pytest
 
-from helpers import kept, parameters, records
+from helpers import information, kept, parameters, records
 
 IMAGES, _ = bottlenecks.images()
 NAMES = ("ceb@rho=2", "gamma0")
@@ -27,6 +27,13 @@ def test_rex_of_a_known_encoder():
     assert found["train rex_class_means"] == pytest.approx(np.mean(spread), rel=1e-4)
     assert found["train i_y_z"] + found["train h_y_z"] == pytest.approx(math.log(2))
     assert found["test n_images"] == 10
+
+
+def test_each_set_is_gone_through_once(monkeypatch):
+    seen, measure = [], information.measure
+    monkeypatch.setattr(information, "measure", lambda f, one, **given: seen.append(one) or measure(f, one, **given))
+    measured()
+    assert [len(one) for one in seen] == [40, 10]
 
 
 def test_a_useless_classifier_keeps_nothing_of_y():

@@ -33,6 +33,7 @@ def test_the_summaries_follow_from_the_rows_in_all_14_columns():
     assert said.count("in 14 of 14 columns") == 2
     assert "0.053 (ResNet152 XEnt)" in said
     rows = {row["measure"]: row["value"] for row in published_ceb.summary(found)}
+    assert {(row["n"], row["n_columns"]) for row in published_ceb.summary(found)} == {(None, 14)}, "columns, no images"
     assert rows == {"mce": pytest.approx(size["mce"]), "average_ce": pytest.approx(size["average_ce"])}
 
 

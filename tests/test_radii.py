@@ -74,6 +74,16 @@ def test_over_seeds_with_all_units_and_a_table(images, tmp_path):
     assert "not down to chance" in said.splitlines()[1]
 
 
+def test_known_verdicts_are_taken_as_they_are(images):
+    said = np.arange(len(images)) % 2 == 0
+    given = {"norm": "linf", "epsilons": [0.1], "step_radii": 0.5, "n_steps": 2, "seed": 0, "batch_size": 16}
+    found = radii.measured(Linear(), images, known={0.1: said}, **given)
+    assert found["correct"][0].all()
+    assert np.array_equal(found["correct"][1], said)
+    with pytest.raises(ValueError, match=r"verdicts on 40 images, got \[3\]"):
+        radii.measured(Linear(), images, known={0.1: said[:3]}, **given)
+
+
 def test_radii_must_differ_and_be_above_zero(images):
     for wrong in ([0.1, 0.1], [0.0]):
         with pytest.raises(ValueError, match="different radii above 0"):

@@ -5,36 +5,54 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import calibration, corruptions, metrics, parameters, records, severity_trust
+from helpers import calibration, corruptions, looks, metrics, parameters, records, severity_trust
 
 IMAGES, _ = bottlenecks.images()
-
-
-def test_ece_from_sums_is_that_of_calibration():
-    generator = torch.Generator().manual_seed(0)
-    logits, y = 3 * torch.randn(200, 5, generator=generator), torch.randint(5, (200,), generator=generator)
-    known = calibration.ece(logits, y, n_bins=12, binning="equal_width", seed=0, n_resamples=100)
-    sums = severity_trust.sums(logits, y, n_bins=12)
-    assert severity_trust.ece(sums) == pytest.approx(known.ece.value)
-    assert sums[:, 0].tolist() == known.bins.count.tolist()
 
 
 def measured(name, severities=(1, 5)):
     nets = {severity_trust.key("xent", k): bottlenecks.network(2.0 + 4 * k) for k in range(2)}
     return nets, severity_trust.measured(
-        nets, IMAGES, temperatures={"xent 0": 0.5}, name=name, severities=severities, profile="digits", n_bins=8,
-        seed=3, batch_size=16,
+        nets, IMAGES, temperatures={"xent 0": 0.5, "xent 1": 3.0}, name=name, severities=severities, profile="digits",
+        n_bins=8, seed=3, batch_size=16,
     )  # fmt: skip
 
 
 def test_networks_meet_the_same_corrupted_images_and_their_own_temperature():
     nets, found = measured("gaussian_noise")
     x = corruptions.corrupt("gaussian_noise", IMAGES.images(), severity=5, profile="digits", seed=3, index=IMAGES.index)
-    logits = metrics.predictions(nets["xent 0"], x, batch_size=40)
-    assert found["xent 0"].shape == (2, 2, 8, 3)
-    for place, t in ((0, 1.0), (1, 0.5)):
-        assert found["xent 0"][1, place] == pytest.approx(severity_trust.sums(logits / t, IMAGES.labels, n_bins=8))
-    assert np.isnan(found["xent 1"][:, 1]).all(), "no temperature, no number"
+    for name, ts in (("xent 0", (1.0, 0.5)), ("xent 1", (1.0, 3.0))):
+        logits = metrics.predictions(nets[name], x, batch_size=40)
+        assert found[name].shape == (2, 2, 8, 3)
+        for place, t in enumerate(ts):
+            assert found[name][1, place] == pytest.approx(calibration.sums(logits / t, IMAGES.labels, n_bins=8))
+
+
+@pytest.fixture(scope="module")
+def looked():
+    """What two networks say of test images, and of fewer validation images, on which the second is always wrong."""
+    sets = {"test": IMAGES, "validation": IMAGES.first(10)}
+    found = {
+        ("xent", k): looks.look(bottlenecks.network(2.0 + 4 * k), sets, mass_of=[], batch_size=16) for k in range(2)
+    }
+    found["xent", 1]["validation logits"] *= -1
+    return sets, found
+
+
+def test_clean_numbers_are_of_every_test_image(looked):
+    sets, found = looked
+    sums = severity_trust.clean(found, sets["test"], temperatures={"xent 0": 0.5, "xent 1": 1.0}, n_bins=8)
+    assert sums["xent 1"].shape == (1, 2, 8, 3)
+    assert sums["xent 1"][0, 0, :, 0].sum() == len(IMAGES)
+    logits = torch.from_numpy(found["xent", 0]["test logits"])
+    assert sums["xent 0"][0, 1] == pytest.approx(calibration.sums(logits / 0.5, IMAGES.labels, n_bins=8))
+
+
+def test_rho_is_chosen_on_validation_images_only(looked):
+    sets, found = looked
+    assert severity_trust.accuracies(found, sets) == {("xent", 0): 100.0, ("xent", 1): 0.0}
+    with pytest.raises(ValueError, match="validation_fraction"):
+        severity_trust.accuracies(found, {"test": IMAGES})
 
 
 ARMS = {"xent": bottlenecks.arm("xent")} | {
@@ -49,6 +67,14 @@ def test_roles_are_by_accuracy_and_ties_go_to_the_stronger_compression():
     level = severity_trust.roles({(name, 0): 95.0 for name in ARMS}, ARMS)
     assert level["ceb@rho=0"] == "matched", "nearest and best at once"
     assert list(level.values()).count("best") == 0
+
+
+def test_equal_accuracies_tie_whatever_the_order_of_their_seeds():
+    n_right = {"xent": (160,) * 3, "ceb@rho=4": (175,) * 3, "ceb@rho=2": (150, 150, 153), "ceb@rho=0": (150, 153, 150)}
+    shares = {(name, k): 100 * n / 180 for name, several in n_right.items() for k, n in enumerate(several)}
+    sums = [sum(shares[name, k] for k in range(3)) for name in ("ceb@rho=2", "ceb@rho=0")]
+    assert sums[0] > sums[1], "of the same images right, but for the last bit"
+    assert severity_trust.roles(shares, ARMS)["ceb@rho=0"] == "matched"
 
 
 def test_means_over_corruptions_a_record_and_what_is_said(tmp_path):
@@ -84,13 +110,3 @@ def test_means_over_corruptions_a_record_and_what_is_said(tmp_path):
     assert severity_trust.sureness(hard).splitlines()[0] == "XEnt: 30.0 points too sure"
     drawn = severity_trust.boxes(frame, rows={"ece": "ECE"})
     assert set(drawn["line"]) == {"XEnt", "CEB, accuracy nearest to XEnt"}
-
-
-def test_without_a_temperature_a_record_says_so(tmp_path):
-    _, found = measured("fog")
-    every = [("xent", 1)]
-    frame = severity_trust.frame({"fog": found}, every, ARMS, {"xent": "xent"}, severities=[1, 5])
-    rows = severity_trust.summary(severity_trust.over_corruptions(frame))
-    scaled = [row for row in rows if row["metric"] == "scaled_ece"]
-    assert all(row["value"] is None for row in scaled)
-    assert "no temperature" in scaled[0]["reason"]

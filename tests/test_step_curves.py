@@ -3,7 +3,7 @@
 import bottlenecks
 import pytest
 
-from helpers import parameters, records, step_curves
+from helpers import judged, parameters, records, step_curves
 
 IMAGES, MARGIN = bottlenecks.images()
 
@@ -21,6 +21,19 @@ def test_too_few_steps_do_not_reach_the_edge_of_the_ball():
     clear = ((MARGIN - 0.2).abs() > 4e-3).numpy()
     assert (late == (MARGIN > 0.2).numpy())[clear].all()
     assert found["correct"][0].sum() > late.sum() + 5
+
+
+def test_one_run_watched_on_its_way_is_a_run_of_each_number_of_steps(monkeypatch):
+    runs = []
+    pgd = judged.pgd
+    monkeypatch.setattr(judged, "pgd", lambda *images, **given: runs.append(given["n_steps"]) or pgd(*images, **given))
+    found = curve([3, 8, 1])
+    assert runs == [8]
+    net = bottlenecks.network()
+    for steps, right in zip(found["n_steps"], found["correct"], strict=True):
+        ball = {"attack": "pgd_ce", "norm": "linf", "epsilon": 0.2, "step_size": 0.02}
+        points = pgd(net, IMAGES, n_steps=int(steps), seed=0, batch_size=40, **ball)
+        assert right.tolist() == judged.right(net, points, IMAGES.labels, batch_size=40).tolist()
 
 
 def test_a_record_and_what_is_said(tmp_path):

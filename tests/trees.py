@@ -131,13 +131,14 @@ NOTEBOOK = {
         "n_bins": 5,
         "corruption_names": ["gaussian_noise", "fog"],
         "severities": [1, 5],
-        "corrupted_n_images": 20,
     },
     "12_claims": {
         "overfitting_network": "madry",
         "overfitting_der_network": "madry",
         "single_step_network": "fgsm_rs_large",
         "single_step_der_network": "fgsm_rs_large",
+        "norm_network": "xent",
+        "no_norm_network": "xent_noise",
     },
 }
 
