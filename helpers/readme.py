@@ -182,8 +182,8 @@ def costs(record: records.Record) -> str:
     commits = ", ".join(dict.fromkeys(f"`{one['commit'][:7]}`" for one in made.values()))
     device = ", ".join(dict.fromkeys(one["device"] for one in made.values()))
     return (
-        f"Minutes by the clock: {each}; one after the other {sum(minutes.values()):.1f}, with {threads} thread(s) on "
-        f"{device}, commit {commits}."
+        f"Minutes of its notebooks by the clock: {each}; one after the other {sum(minutes.values()):.1f}, "
+        f"with {threads} thread(s) on {device}, commit {commits}."
     )
 
 
