@@ -10,7 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["NORMS", "Norm", "choose", "column", "distance", "inside", "project", "steepest"]
+from helpers import checks
+
+__all__ = ["NORMS", "Norm", "check", "choose", "column", "distance", "inside", "project", "steepest"]
 
 Norm = Literal["linf", "l2"]
 NORMS = ("linf", "l2")
@@ -70,3 +72,13 @@ def project(x_adv: Tensor, x: Tensor, *, norm: Norm, epsilon: float) -> Tensor:
     length = torch.linalg.vector_norm(d.flatten(1), dim=1)
     factor = (epsilon / length.clamp_min(torch.finfo(d.dtype).tiny)).clamp_max(1.0)
     return torch.addcmul(x, d, column(factor, d)).clamp_(0.0, 1.0)
+
+
+def check(*, norm: str, epsilon: float, step_size: float, n_steps: int) -> None:
+    """ValueError where a ball, a step or their number cannot be."""
+    checks.choice(norm, NORMS, "norm")
+    checks.radius(epsilon)
+    checks.count(n_steps, "n_steps")
+    checks.number(step_size, "step_size", minimum=0.0)
+    if n_steps > 0 and epsilon > 0:
+        checks.number(step_size, "step_size (with n_steps > 0)", above=0.0)

@@ -52,6 +52,20 @@ def executor(options: Sequence[str]) -> str | None:
     return None
 
 
+def faults(given: Sequence[str], python: str) -> list[parameters.ParameterError]:
+    """What makes every job of a cluster fail: `python` below a folder with a space, which Snakemake does not quote.
+
+    >>> print(*faults(["--executor", "slurm"], "/my work/bin/python"))
+    command line: --executor: expected a Python whose path has no space (or COMPANION_PYTHON), got /my work/bin/python
+    >>> faults(["--executor", "slurm"], "/work/bin/python"), faults(["--cores", "2"], "/my work/bin/python")
+    ([], [])
+    """
+    if executor(given) is None or " " not in python:
+        return []
+    expected = "a Python whose path has no space (or COMPANION_PYTHON)"
+    return [parameters.ParameterError("command line", "--executor", expected, got=python)]
+
+
 def options(given: Sequence[str], profile: str) -> list[str]:
     """What Snakemake's Slurm plugin needs besides the options that a reader gave; none of them is given twice.
 

@@ -41,6 +41,7 @@ class Nearness:
 def nearness(clean: Tensor, ours: Tensor, theirs: Tensor) -> Nearness:
     """Compare two corruptions of the clean images, all (B, C, H, W) in [0, 1], at least two images.
 
+    >>> import torch
     >>> x, theirs = torch.zeros(2, 1, 4, 4), torch.tensor([0.1, 0.2]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
     >>> found = nearness(x, 2 * theirs, theirs)
     >>> round(found.ratio, 3), round(found.psnr_difference, 2), round(found.mean_shift, 2)

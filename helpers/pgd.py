@@ -14,7 +14,6 @@ iterate an untargeted attack has long passed the boundary and keeps lowering E(x
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,40 +22,18 @@ from torch import Tensor
 from helpers import balls, checks, noise
 from helpers.attack_losses import AttackLoss, LossValue
 from helpers.balls import Norm, column
+from helpers.first_points import STARTS, Start, first_point
 
 __all__ = ["RETURNS", "STARTS", "Callback", "Returns", "Start", "fgsm", "pgd"]
 
-Start = Literal["none", "uniform", "gaussian"]
 Returns = Literal["last", "first_success", "max_loss"]
 
-STARTS = ("none", "uniform", "gaussian")
 RETURNS = ("last", "first_success", "max_loss")
 
 Callback = Callable[[int, Tensor, LossValue], None]
 
 
-# Starts and steps ---------------------------------------------------------------------------------------------------
-
-
-def first_point(
-    x: Tensor, key: noise.Key, *, norm: Norm, epsilon: float, start: Start, start_std: float | None
-) -> Tensor:
-    """The starting point x_0, in the ball and in [0, 1]."""
-    shape = x.shape[1:]
-    if start == "none":
-        return x.clone()
-    if start == "gaussian":
-        assert start_std is not None
-        d = start_std * key.normal(shape, dtype=x.dtype)
-    elif norm == "linf":
-        d = epsilon * (2 * key.uniform(shape, dtype=x.dtype) - 1)
-    else:
-        # Uniform in the ball of d dimensions: an even direction, and a length whose d-th power is even.
-        z = key.normal(shape, dtype=torch.float64)
-        u = replace(key, purpose=f"{key.purpose}/length").uniform((1,), dtype=torch.float64)
-        length = torch.linalg.vector_norm(z.flatten(1), dim=1)
-        d = (z * (epsilon * column(u ** (1 / shape.numel()), z) / column(length, z))).to(x.dtype)
-    return balls.project(x + d, x, norm=norm, epsilon=epsilon)
+# Steps ---------------------------------------------------------------------------------------------------
 
 
 def _evaluate(loss: AttackLoss, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[LossValue, Tensor | None]:
@@ -187,7 +164,7 @@ def pgd(
     tensor([[[[0.7500, 0.7500]]]])
     """
     checks.labels(y, checks.images(x))
-    check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
+    balls.check(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
     _check_run(start=start, start_std=start_std, n_restarts=n_restarts, returns=returns)
     key = noise.Key(seed, purpose, checks.index(index, x).to(x.device))
 
@@ -230,16 +207,6 @@ def fgsm(
         loss, x, y, norm=norm, epsilon=epsilon, step_size=epsilon, n_steps=1, start="none",
         n_restarts=1, returns=returns, seed=0, index=index, callback=callback,
     )  # fmt: skip
-
-
-def check_ball(*, norm: str, epsilon: float, step_size: float, n_steps: int) -> None:
-    """ValueError where a ball, a step or their number cannot be."""
-    checks.choice(norm, balls.NORMS, "norm")
-    checks.radius(epsilon)
-    checks.count(n_steps, "n_steps")
-    checks.number(step_size, "step_size", minimum=0.0)
-    if n_steps > 0 and epsilon > 0:
-        checks.number(step_size, "step_size (with n_steps > 0)", above=0.0)
 
 
 def _check_run(*, start: str, start_std: float | None, n_restarts: int, returns: str) -> None:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from helpers import balls, checks, losses, noise, victim
 from helpers.balls import Norm
+from helpers.first_points import Start, first_point
 from helpers.halved import InBfloat16
-from helpers.pgd import Start, check_ball, first_point
 
 __all__ = ["PRECISIONS", "standing"]
 
@@ -88,7 +88,7 @@ def standing(
     tensor([False, False, False])
     """
     checks.labels(y, checks.images(x))
-    check_ball(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
+    balls.check(norm=norm, epsilon=epsilon, step_size=step_size, n_steps=n_steps)
     checks.choice(precision, PRECISIONS, "precision")
     checks.count(n_restarts, "n_restarts", minimum=1)
     checks.count(batch_size, "batch_size", minimum=1)

@@ -378,6 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
     if request.sweep and request.notebooks:
         named = ", ".join(request.notebooks)
         faults = [parameters.ParameterError("command line", "--sweep", "no notebook beside it", got=named)]
+    faults = faults or cluster.faults(request.snakemake, sys.executable)
     if faults:
         print(*faults, sep="\n", file=sys.stderr)
         return 2

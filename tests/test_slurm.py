@@ -1,8 +1,13 @@
-"""A real Slurm of one node (tests/slurm.sh): the same jobs there as here, resources, and a job that is cancelled."""
+"""A real Slurm of one node (tests/slurm.sh): the same jobs there as here, resources, and a job that is cancelled.
 
+It starts daemons as root, so it runs only where that is asked for: COMPANION_SLURM=1, as .ci/run sets it.
+"""
+
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 import filelock
@@ -57,6 +62,10 @@ if __name__ == "__main__":
 @pytest.fixture
 def slurm():
     """A Slurm of one node, for one test at a time on this machine."""
+    if not os.environ.get("COMPANION_SLURM"):
+        pytest.skip("starts daemons: only with COMPANION_SLURM=1")
+    if cluster.faults(SLURM, sys.executable):
+        pytest.skip("needs a Python whose path has no space")
     if not shutil.which("slurmctld"):
         pytest.skip("needs Slurm (Debian: slurm-wlm, munge)")
     with filelock.FileLock("/tmp/companion-slurm.lock"):
@@ -90,10 +99,11 @@ def checked_resources():
         assert (row["CPUs/Task"], row["TresPerJob"], row["Partition"]) == ("1", "gres:gpu:1", "other")
 
 
-def running(tree, point):
-    """The number of a point's job in Slurm, once its notebook runs."""
+def running(tree, sweep, point):
+    """The number of a point's job in Slurm, once its notebook runs; `sweep` is the process that sent it there."""
     begun, deadline = tree.figures(f"sweeps/steps/{point}/notebooks/92_two.run.json"), time.monotonic() + 250
     while not begun.exists():
+        assert sweep.poll() is None, sweep.communicate()[0]
         assert time.monotonic() < deadline, f"{point} has not begun"
         time.sleep(0.2)
     (number,) = [row["JobId"] for name, row in shown().items() if point in name and row["JobState"] == "RUNNING"]
@@ -126,7 +136,7 @@ def test_a_cluster_does_what_one_machine_does_also_after_a_job_was_cancelled(slu
     try:
         status, said = here.run("light", "--sweep", "steps", "--cores", "1")
         assert (status, len(ended(said))) == (0, 13), said
-        number = running(there, "n_steps=7")
+        number = running(there, sweep, "n_steps=7")
         subprocess.run(["scancel", number], check=True)
         said, _ = sweep.communicate(timeout=250)
         assert sweep.returncode == 1, said
