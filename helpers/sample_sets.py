@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, extractors, generation, image_quality, initialisers, likeness, noise, starts
+from helpers import checks, extractors, generation, image_quality, initialisers, likeness, noise, samplers, starts
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 from helpers.image_quality import Protocol, Scores
@@ -145,6 +145,7 @@ def sample_set(
     judge: Extractor,
     folder: Path | str,
     max_gradient: float | None = None,
+    precision: samplers.Precision = "float32",
     origin: starts.Start | None = None,
 ) -> dict[str, np.ndarray]:
     """Generate one set in `folder`, score it against `reference`, and keep what the records need of it.
@@ -153,12 +154,12 @@ def sample_set(
     the end; `moved` (N,), the L2 distance to the end from x_0, or from the draw of `origin`, in the pixel range;
     `agrees` (N,) bool, whether the judge sees the class asked for; `seconds` of generating; `scores` and `diversity`,
     text that `scores_of` and `diversity_of` read. Diversity is in pixels, against the same real images. `max_gradient`
-    as in `generation.generate`.
+    and `precision` (of the chain; energies are float32) as in `generation.generate`.
     """
     made = generation.generate(
         network, start, y=y, index=index, seed=seed, energy=energy, step_size=step_size, momentum=momentum,
         noise_std=noise_std, n_steps=n_steps, gradient="plain", stop="steps", targets=None, max_gradient=max_gradient,
-        batch_size=batch_size, folder=folder,
+        precision=precision, batch_size=batch_size, folder=folder,
     )  # fmt: skip
     found = image_quality.scores(
         made.images, reference, extractor=extractor, feature=feature, seed=seed, batch_size=batch_size,

@@ -103,3 +103,8 @@ def test_the_extractor_is_the_judge_unless_inception_is_there(monkeypatch):
         sample_sets.extractor_of(judge, kind="either", feature=None, device="cpu")
     with pytest.raises(FileNotFoundError):
         sample_sets.extractor_of(judge, kind="either", feature="64", device="cpu")
+
+
+def test_the_precision_of_the_chain_is_handed_on():
+    with pytest.raises(ValueError, match="precision to be one of"):
+        sets.piece(precision="half")
