@@ -253,7 +253,7 @@ def _autoattack(s: Setting) -> Contest:
 def _chain(s: Setting) -> Contest:
     n, v = s.values["n_chains"], s.values
     y = torch.arange(n, device=s.device) % s.test.num_classes
-    key = noise.Key(v["seed"], "speed", torch.arange(n, device=s.device))
+    key = noise.Key(v["seed"], "speed", torch.arange(n, device=s.device)).tabled()
     start = starts.Uniform(shape=s.shape, num_classes=s.test.num_classes)
     energy = samplers.energy_of(s.robust, "joint")
     rule: dict[str, Any] = CHAIN | {"n_steps": v["sample_n_steps"]}
@@ -282,7 +282,7 @@ def _drawing(s: Setting, start: starts.Start, single: Callable[[Tensor], Tensor]
     """A start that draws all images at once beside one that draws them singly, of which fewer are drawn."""
     n, few, classes = s.values["n_generated"], s.values["single_n_images"], s.test.num_classes
     y = torch.arange(n, device=s.device) % classes
-    key = noise.Key(s.values["seed"], "speed", torch.arange(n, device=s.device))
+    key = noise.Key(s.values["seed"], "speed", torch.arange(n, device=s.device)).tabled()
 
     def ours(k: int) -> None:
         start.draw(y, key.at(k))

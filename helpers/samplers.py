@@ -206,7 +206,7 @@ def _advance(rule: _Rule, state: State, y: Tensor, key: noise.Key, target: Tenso
         stay = ~rule.reached(E, of(target, rows))
         active = into(active, rows, stay)
         slope, rows = slope[stay], active.nonzero().squeeze(1)
-    moving = noise.Key(key.seed, key.purpose, of(key.index, rows), k)
+    moving = dataclasses.replace(key, index=of(key.index, rows), step=k)
     x, v = _moved(rule, of(state.x, rows), of(state.velocity, rows), slope, of(y, rows), moving)
     return State(
         k + 1, into(state.x, rows, x), into(state.velocity, rows, v), energy, active, state.n_taken + active.long()
@@ -300,7 +300,7 @@ def chain(
     target = _target(target, start.x, stop=stop)
     checks.labels(y, start.x)
     checks.index(key.index, start.x)
-    key = noise.Key(key.seed, key.purpose, key.index.to(start.x.device))
+    key = dataclasses.replace(key, index=key.index.to(start.x.device))
     return _states(rule, start, y, key, target)
 
 
