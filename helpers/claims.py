@@ -49,7 +49,7 @@ WAYS = {
 class Finding:
     """A claim with its status; `estimate` of `quantity` decided it: of several, what speaks least for the claim.
 
-    `lone`: the profile trains each of its networks once, so that an interval is of these networks, not of their methods.
+    `lone`: the profile trains each network once, so that an interval is of these networks, not of methods.
     """
 
     claim: Claim
