@@ -15,7 +15,7 @@ Stat. Med. 27, 1693).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ WAYS = {
 class Finding:
     """A claim with its status; `estimate` of `quantity` decided it: of several, what speaks least for the claim.
 
-    `lone`: the profile trains each network once, so that an interval is of these networks, not of methods.
+    `lone`: the record's networks were trained once each, so that the interval is of these networks, not of methods.
     """
 
     claim: Claim
@@ -177,15 +177,18 @@ def find(claim: Claim, results: Results, *, seed: int) -> Finding:
     if fewest < claim.min_seeds:
         status, reason = "undecided", f"{claim.min_seeds} seeds are needed, there are {fewest}"
     counts = [one.n_images for one in told.samples if one.n_images]
+    of = results.record(claim.terms[0].notebook, claim.terms[0].record).provenance
     return Finding(
         claim, status, data, told.quantity, told.estimate, told.kind, seeds, min(counts) if counts else None, reason,
-        trained_once(results.p.profile),
+        trained_once(of, results.p.profile),
     )  # fmt: skip
 
 
-def trained_once(profile: str) -> bool:
-    """Whether a profile trains networks, and none of them from more than one seed."""
-    seeds = [len(one.seeds) for one in parameters.recipes(profile).values() if one.entry["source"] == "train"]
+def trained_once(provenance: Mapping[str, Any], profile: str) -> bool:
+    """Whether none of the networks that a record's parameters name was trained from more than one seed here."""
+    there = parameters.recipes(profile)
+    named = (there[name] for name in parameters.network_names(provenance["parameters"]) if name in there)
+    seeds = [len(one.seeds) for one in named if one.entry["source"] == "train"]
     return bool(seeds) and max(seeds) == 1
 
 
