@@ -59,7 +59,7 @@ KNOBS = (
     "step_counts", "seed",
 )  # fmt: skip
 
-OURS, HALVED = "ours", "ours, bfloat16 search"
+OURS, HALVED = "ours", "ours, bfloat16"  # gradients alone; verdicts and last energies are float32's
 STEPS_AT_ONCE = 5  # of an attack whose single step is timed: its start is shared between them
 CHAIN = {"step_size": 0.25, "noise_std": 0.005}  # of JEM++ in [0, 1]; what a step costs does not depend on them
 TRAINING = {
@@ -255,14 +255,15 @@ def _chain(s: Setting) -> Contest:
     y = torch.arange(n, device=s.device) % s.test.num_classes
     key = noise.Key(v["seed"], "speed", torch.arange(n, device=s.device)).tabled()
     start = starts.Uniform(shape=s.shape, num_classes=s.test.num_classes)
-    energy = samplers.energy_of(s.robust, "joint")
     rule: dict[str, Any] = CHAIN | {"n_steps": v["sample_n_steps"]}
 
-    def ours(k: int) -> None:
+    def ours(k: int, precision: samplers.Precision = "float32") -> None:
+        energy = samplers.energy_of(s.robust, "joint", precision=precision)
         samplers.sgld(energy, start.draw(y, key), y, momentum=0.0, gradient="plain", key=key, **rule)
 
     items = float(n * v["sample_n_steps"])
     contest = Contest("image and step", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
+    contest.ways[HALVED] = Way(partial(ours, precision="bfloat16"), items)
     theirs = plain_ways.layered(s.robust).eval()
     for name, make in peers.CHAINS.items():
         contest.invite(name, partial(_chaining, partial(make, theirs, shape=s.shape, **rule), y, items))

@@ -65,11 +65,11 @@ def race_table(scalars: pd.DataFrame) -> pd.DataFrame:
             line |= {"theirs (µs)": _micro(here, way), "ratio": _interval(one), "not run": None}
             line["ratio (processor)"] = _interval(cpu.iloc[0].to_dict())
             half = here[(here["metric"] == "halved_speed_ratio") & (here["way"] == way) & (here["clock"] == "wall")]
-            line["ratio, bfloat16 search"] = _interval(half.iloc[0].to_dict()) if len(half) else None
+            line["ratio, bfloat16"] = _interval(half.iloc[0].to_dict()) if len(half) else None
         same = here[(here["metric"] == "verdict_agreement") & (here["way"] == way)]
         line["same verdict (%)"] = _interval(same.iloc[0].to_dict()) if len(same) else None
         lines.append(line)
-    order = ["work", "against", "ours (µs)", "theirs (µs)", "ratio", "ratio (processor)", "ratio, bfloat16 search"]
+    order = ["work", "against", "ours (µs)", "theirs (µs)", "ratio", "ratio (processor)", "ratio, bfloat16"]
     return pd.DataFrame(lines, columns=[*order, "same verdict (%)", "not run"], dtype=object)
 
 

@@ -57,7 +57,7 @@ def test_a_ratio_is_of_one_round():
 
 def test_gradients_in_bfloat16_are_compared_with_others_only():
     found = json.loads(json.dumps(FOUND))
-    found["pgd_20"]["ways"]["ours, bfloat16 search"] = course([5e-4, 1e-3, 5e-4], verdicts=[True] * 4)
+    found["pgd_20"]["ways"]["ours, bfloat16"] = course([5e-4, 1e-3, 5e-4], verdicts=[True] * 4)
     rows = speed.summary(found)
     assert one(rows, "halved_speed_ratio", clock="wall")["value"] == 5.0  # of torchattacks alone
     text = speed_tables.reading(frame(rows), device="cpu")
@@ -75,11 +75,11 @@ def test_the_share_of_the_ceiling():
     assert one(rows, "least_seconds", row="pgd_20")["value"] == 5e-4  # computing, not moving
     assert one(rows, "share_of_ceiling", row="pgd_20")["value"] == pytest.approx(50)
     found = json.loads(json.dumps(FOUND))
-    found["pgd_20"]["ways"]["ours, bfloat16 search"] = course([5e-4, 5e-4, 5e-4])
+    found["pgd_20"]["ways"]["ours, bfloat16"] = course([5e-4, 5e-4, 5e-4])
     rows = speed.counted(found)
-    assert one(rows, "share_of_ceiling", way="ours, bfloat16 search")["value"] == pytest.approx(50)
+    assert one(rows, "share_of_ceiling", way="ours, bfloat16")["value"] == pytest.approx(50)
     table = speed_tables.count_table(frame(rows))
-    assert list(table["way"]) == ["ours", "ours, bfloat16 search"]
+    assert list(table["way"]) == ["ours", "ours, bfloat16"]
     assert list(table["share (%)"]) == [50, 50]
 
 
