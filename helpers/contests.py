@@ -216,7 +216,9 @@ def _pgd(s: Setting, n_steps: int) -> Contest:
 
     def ours(k: int, precision: verdicts.Precision = "float32") -> Tensor:
         images, size = s.some(k, n), s.values["batch_size"]
-        return verdicts.standing(s.robust, images.images(), images.labels, index=images.index, batch_size=size, **given)
+        return verdicts.standing(
+            s.robust, images.images(), images.labels, index=images.index, batch_size=size, precision=precision, **given
+        )
 
     def plain(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         return attacks.run("pgd_ce", s.robust, x, y, returns="first_success", index=index, batch_size=len(x), **given)
@@ -233,14 +235,14 @@ def _autoattack(s: Setting) -> Contest:
     n, size = max(1, s.values["ensemble_n_images"] // s.values["rounds"]), s.values["batch_size"]
     epsilon = s.ball()["epsilon"]
 
-    def ours(k: int) -> Tensor:
+    def ours(k: int, precision: verdicts.Precision = "float32") -> Tensor:
         images = s.some(k, n)
         return autoattack.standard(
             s.robust, images.images(), images.labels, norm="linf", epsilon=epsilon, seed=s.values["seed"],
-            index=images.index, batch_size=size,
+            index=images.index, batch_size=size, precision=precision,
         ).robust  # fmt: skip
 
-    contest = Contest("image", {OURS: Way(ours, n)}, warm=False)
+    contest = Contest("image", {OURS: Way(ours, n), HALVED: Way(partial(ours, precision="bfloat16"), n)}, warm=False)
     theirs = plain_ways.layered(s.robust).eval()
     make = partial(peers.autoattack, theirs, epsilon=epsilon, batch_size=size)
     contest.invite("AutoAttack", partial(_judged, s, make, n))
