@@ -315,7 +315,7 @@ def _class_pca(s: Setting) -> Contest:
 # Corruptions and training -------------------------------------------------------------------------------------------
 
 
-def _corruptions(s: Setting) -> Contest:
+def _corruptions(s: Setting, *, peers_too: bool = True) -> Contest:
     n, v = s.values["corrupted_n_images"], s.values
     images = s.some(0, n)
     x, every = images.images(), [(name, severity) for name in v["corruption_names"] for severity in v["severities"]]
@@ -327,7 +327,8 @@ def _corruptions(s: Setting) -> Contest:
 
     items = float(n * len(every))
     contest = Contest("image and corruption", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
-    contest.invite("imagecorruptions", lambda: _spoiling(s, images, every, items))
+    if peers_too:
+        contest.invite("imagecorruptions", lambda: _spoiling(s, images, every, items))
     return contest
 
 
@@ -385,7 +386,8 @@ ROWS: dict[str, Callable[[Setting], Contest]] = {
 
 def ours(row: str, setting: Setting, way: str = OURS) -> Callable[[int], Tensor | None]:
     """A round of one of our own ways of a row, without any peer."""
-    contest = _attack_step(setting, peers_too=False) if row == "attack_step" else of(row, setting)
+    alone = {"attack_step": _attack_step, "corruptions": _corruptions}
+    contest = alone[row](setting, peers_too=False) if row in alone else of(row, setting)
     return contest.ways[way].run
 
 

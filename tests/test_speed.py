@@ -100,6 +100,21 @@ def test_aims_are_met_missed_or_between(factor, said):
     assert text.endswith(said)
 
 
+def test_a_miss_has_its_cause():
+    def said(factor):
+        found = json.loads(json.dumps(FOUND))
+        found["pgd_20"]["ways"]["torchattacks"]["wall"] = [factor * t for t in (2e-3, 4e-3, 2e-3)]
+        found["hot_spots"]["pgd_20"] = [{"kernel": "conv", "share": 87.6, "calls": 3}]
+        rows = [frame(one(found)) for one in (speed.summary, speed.counted, speed.hot_spots)]
+        return speed_tables.causes(*rows, device="cpu")
+
+    # 5e5 operations at 1e9 a second are 0.5 ms, half of ours: at the ceiling the ratio of 2 would be 4
+    assert said(1.0).startswith("verdicts under PGD-20 against torchattacks, 2.000 [2.000, 2.000] × for 2.5 ×: ")
+    assert said(1.0).endswith("ours is at 50 % of the ceiling, which is 4 ×; its time: conv 88 %")
+    assert "short of the aim; its time" in said(0.5)
+    assert said(2.0) == "No aim is missed in any round."
+
+
 def test_the_table_has_a_line_for_each_rival():
     rows = [*speed.summary(FOUND), *speed.agreement(FOUND)]
     table = speed_tables.race_table(frame(rows)).set_index("against")
