@@ -32,13 +32,13 @@ from helpers import (
     corruptions,
     data,
     halved,
+    initialisers,
     metrics,
     models,
     noise,
     parameters,
     peers,
     plain_ways,
-    sample_sets,
     samplers,
     starts,
     training_state,
@@ -298,7 +298,7 @@ def _drawing(s: Setting, start: starts.Start, single: Callable[[Tensor], Tensor]
 
 
 def _class_gaussian(s: Setting) -> Contest:
-    start = sample_sets.fitted(["class_gaussian"], s.train, folder=None)["class_gaussian"]
+    start = initialisers.fit("class_gaussian", s.train, folder=None)
     assert isinstance(start, starts.ClassGaussian)
     laws = plain_ways.gaussians(start.pixels, jitter_std=start.jitter_std, device=s.device)
     return _drawing(s, start, lambda y: plain_ways.class_gaussian(laws, y, s.shape))
@@ -307,7 +307,7 @@ def _class_gaussian(s: Setting) -> Contest:
 def _class_pca(s: Setting) -> Contest:
     folder = parameters.ROOT / "figures" / s.profile / "starts"
     options = {name: s.values[name] for name in ("retained_variance", "pca_spread")}
-    start = sample_sets.fitted(["class_pca"], s.train, folder=folder, **options)["class_pca"]
+    start = initialisers.fit("class_pca", s.train, folder=folder, **options)
     mean, directions, counts = (getattr(start, name) for name in ("mean", "directions", "n_components"))
     return _drawing(s, start, lambda y: plain_ways.class_pca(mean, directions, counts, y, s.shape))
 
