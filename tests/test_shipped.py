@@ -119,11 +119,11 @@ def test_the_profile_for_a_first_look_asks_for_shipped_networks_only():
     run = set(parameters.notebooks(profile)) - set(parameters.profile_facts(profile).get("on_request") or [])
     values = [parameters.read(one, profile) for one in run]
     wanted = {name for given in values for name in parameters.network_names(given)}
-    assert {"standard", "madry"} <= wanted
-    for name in wanted:
-        recipe = parameters.recipe(profile, name)
-        card = json.loads((shipped.folder(recipe, 0) / "card.json").read_text(encoding="utf-8"))
-        assert card["digest"] == recipe.digest(0), name
-        assert card["accuracy"]["clean"]["n"] == 10_000
+    assert {"standard", "madry", "weat_nat", "madry_few"} <= wanted
+    for recipe in (parameters.recipe(profile, name) for name in wanted):
+        for seed in recipe.seeds:
+            card = json.loads((shipped.folder(recipe, seed) / "card.json").read_text(encoding="utf-8"))
+            assert card["digest"] == recipe.digest(seed), (recipe.name, seed)
+            assert card["accuracy"]["clean"]["n"] == 10_000
     every = (parameters.ROOT / "params" / "shipped").rglob("*.*")
     assert sum(path.stat().st_size for path in every) <= 30 * 2**20
