@@ -15,7 +15,7 @@ Stat. Med. 27, 1693).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from helpers.parameters import Parameters
 
 STATUSES = ("holds", "fails", "undecided", "not run")
+SETS = "sets"  # the frames of generated images, whose seeds are numbers of sample sets
 WAYS = {
     "wilson": "Wilson",
     "student_t": "Student's t",
@@ -46,7 +47,10 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with its status; `estimate` of `quantity` decided it: of several, what speaks least for the claim."""
+    """A claim with its status; `estimate` of `quantity` decided it: of several, what speaks least for the claim.
+
+    `lone`: the record's networks were trained once each, so that the interval is of these networks, not of methods.
+    """
 
     claim: Claim
     status: str
@@ -57,6 +61,7 @@ class Finding:
     seeds: tuple[int, ...] = ()
     n_images: int | None = None
     reason: str = ""
+    lone: bool = False
 
     @property
     def said(self) -> str:
@@ -172,9 +177,19 @@ def find(claim: Claim, results: Results, *, seed: int) -> Finding:
     if fewest < claim.min_seeds:
         status, reason = "undecided", f"{claim.min_seeds} seeds are needed, there are {fewest}"
     counts = [one.n_images for one in told.samples if one.n_images]
+    of = results.record(claim.terms[0].notebook, claim.terms[0].record).provenance
     return Finding(
-        claim, status, data, told.quantity, told.estimate, told.kind, seeds, min(counts) if counts else None, reason
-    )
+        claim, status, data, told.quantity, told.estimate, told.kind, seeds, min(counts) if counts else None, reason,
+        trained_once(of, results.p.profile),
+    )  # fmt: skip
+
+
+def trained_once(provenance: Mapping[str, Any], profile: str) -> bool:
+    """Whether none of the networks that a record's parameters name was trained from more than one seed here."""
+    there = parameters.recipes(profile)
+    named = (there[name] for name in parameters.network_names(provenance["parameters"]) if name in there)
+    seeds = [len(one.seeds) for one in named if one.entry["source"] == "train"]
+    return bool(seeds) and max(seeds) == 1
 
 
 def data_set(claim: Claim, profile: str) -> str:
@@ -287,8 +302,10 @@ def basis(finding: Finding) -> str:
     """How the interval was had and over what, or why there is no verdict."""
     if finding.estimate is None:
         return finding.reason
-    n = [f"{len(finding.seeds)} seed{'s' * (len(finding.seeds) != 1)}"] if finding.seeds else []
+    what = "set" if finding.claim.terms[0].frame == SETS else "seed"
+    n = [f"{len(finding.seeds)} {what}{'s' * (len(finding.seeds) != 1)}"] if finding.seeds else []
     n += [f"{finding.n_images:,} images"] if finding.n_images else []
+    n += ["one network each"] if finding.seeds and finding.lone else []
     agree = " over images, the seeds agree" if finding.kind == "wilson" and len(finding.seeds) > 1 else ""
     return ", ".join([finding.reason or WAYS[finding.kind] + agree, *n])
 

@@ -112,4 +112,5 @@ def reading(found: pd.DataFrame, took: Mapping[str, float], *, plain: str, robus
         more = contrasts.independent(*shares)
         enough = f"enough to compare: the share that diverged with attacks less that without is {more} %."
     ratio = f"Training with attacks took {took[robust] / took[plain]:.2f} times as long."
-    return "\n".join([*lines, f"{n} seeds are {enough} {ratio}"])
+    told = "1 seed is" if n == 1 else f"{n} seeds are"
+    return "\n".join([*lines, f"{told} {enough} {ratio}"])

@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+import re
 
 import ledgers
 import numpy as np
@@ -421,6 +422,18 @@ def test_the_ledger_is_by_paper_and_status_with_one_scalar_for_each_claim(root):
     assert rows[0]["evidence"] == "01_energy_landscape/pairs: network = a"
     assert rows[0]["basis"] == "Student's t, 3 seeds, 100 images"
     assert rows[2]["basis"] == "01_energy_landscape/pairs has no delta_energy where network = q"
+
+
+@pytest.mark.parametrize(("seeds", "said"), [("[0]", ", one network each"), ("[0, 1]", "")])
+def test_the_ledger_says_where_each_network_was_trained_once(root, seeds, said):
+    networks = root / "params" / "tiny" / "networks.yaml"
+    kept = re.sub(r"seeds: .*", f"seeds: {seeds}", networks.read_text())
+    assert kept.count(f"seeds: {seeds}")
+    networks.write_text(kept)
+    frame = pd.DataFrame({"network": "madry", "seed": [0, 1, 2], "frechet_distance": [1.0, 2.0, 3.0]})
+    measured(root, frames={"sets": frame})
+    found = one(root, frame="sets", metric="frechet_distance", where={"network": "madry"})
+    assert claims.basis(found) == f"Student's t, 3 sets{said}"
 
 
 @pytest.mark.parametrize("trust", ledger.TRUST)

@@ -71,6 +71,8 @@ def test_the_reading_counts_and_says_that_few_seeds_tell_nothing(runs, monkeypat
     assert "plain: divergences seed 0: 1, seed 1: 2; 10 s a training" in said
     assert "2 seeds are too few to compare: 10 are needed." in said
     assert "Training with attacks took 2.00 times as long." in said
+    of_one = hybrid_training.reading(runs[runs["seed"] == 0], TOOK, plain="plain", robust="robust")
+    assert "1 seed is too few to compare: 10 are needed." in of_one
     monkeypatch.setattr(zoo, "seeds", lambda name, profile: tuple(range(10)))
     many = hybrid_training.runs(["plain", "robust"], profile="tiny")
     said = hybrid_training.reading(many, TOOK, plain="plain", robust="robust")
