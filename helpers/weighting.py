@@ -61,8 +61,9 @@ def reading(scalars: pd.DataFrame) -> str:
         way = "every E(x) is below 0, so the higher the energy, the higher the weight"
     else:
         way = f"E(x) is below 0 on {negative} % of the images; above 0 a higher energy means a lower weight"
+    n = len(rows["energy"]["seeds"])
     return (
-        f"Mean E(x) {energy} nat, mean weight {mean} over {len(rows['energy']['seeds'])} seeds: WEAT's loss is "
+        f"Mean E(x) {energy} nat, mean weight {mean} over {n} seed{'s' * (n != 1)}: WEAT's loss is "
         f"{1 / mean.value:.1f} times smaller than without weights. The weights count like {share} % of the images "
         f"weighed evenly. Direction: {way}."
     )
