@@ -36,7 +36,7 @@ NOTEBOOK = {
     },
     "03_weat": {
         "networks": ["trades", "madry"],
-        "ablation_networks": ["trades"],
+        "ablation_networks": ["trades", "madry"],
         "removal_networks": ["madry", "madry_without@removed=random", "madry_without@removed=misclassified"],
         "n_images": 40,
         "n_steps": 3,
