@@ -208,7 +208,7 @@ def climb(
     for k in range(n_steps + 1):
         seen = network.look(s.point, partial(_measured, loss=loss, y=s.y, target=s.target))
         checks.finite(seen.value, "the loss of APGD", step=k, index=key.index[s.place])
-        fooled = seen.logits.argmax(1) != s.y
+        fooled = network.confirmed(seen.logits, s.point, s.y).argmax(1) != s.y
         if callback is not None:
             callback(k, s.point, LossValue(seen.value, fooled))
         _see(s, seen, first=k == 0)

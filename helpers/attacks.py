@@ -221,20 +221,24 @@ def run(
 def both_points(name: str, network: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Points:
     """Where an attack ends, and its first success: x_adv by point, "first_success" last. `settings` are those of `run`.
 
-    Of one run for PGD, APGD-CE, APGD-DLR, Square and CW, else of two with the same draws. FGSM has one
+    Of one run, but for targeted APGD on several targets: two with the same draws. FGSM has one
     step and its two points are one, so only "last" comes back. PGD and APGD need one restart here.
     """
     named = NAMED[checks.choice(name, NAMED, "attack")]
-    if named.family in ("cw", "square"):
+    if named.family in ("cw", "square", "fab"):
         index, size = settings["index"], settings["batch_size"]
         told = _checked(name, network, x, y, returns=(), index=index, batch_size=size, given=settings)
         if named.family == "cw":
             found = cw.points(network, x, y, **_cw_settings(told), batch_size=size)
+        elif named.family == "fab":
+            told["n_targets"] = min(told["n_targets"], _num_classes(network, x) - 1)
+            ball = {key: settings[key] for key in ("norm", "epsilon")}
+            found = fab.both(network, x, y, **told, **ball, batch_size=size)
         else:
             ball = {key: settings[key] for key in ("norm", "epsilon", "seed")}
             found = square.both(network, x, y, **told, **ball, index=index, batch_size=size)
         return {point: found[point] for point in (named.final, "first_success")}
-    if named.family not in ("pgd", "apgd") or "n_targets" in named.needs:
+    if named.family not in ("pgd", "apgd") or ("n_targets" in named.needs and settings.get("n_targets") != 1):
         return {point: run(name, network, x, y, returns=point, **settings) for point in (named.final, "first_success")}
     if settings.get("n_restarts", 1) != 1:
         raise ValueError(f"expected n_restarts to be 1 for both points of one run, got {settings['n_restarts']!r}")

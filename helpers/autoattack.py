@@ -9,6 +9,10 @@ Departs from the authors' code: draws are keyed by image, so a verdict depends o
 nor order; fooled images leave their batch at once; with K < 10 classes there are K − 1 targets.
 With K < 4 the targeted DLR does not exist, as the authors say; its numerator z_t − z_y is raised
 instead, and the result's name and notes say so.
+
+With `precision` "bfloat16" APGD's gradients are of bfloat16; what these call fooled is asked of float32, and an image
+whose success is denied stays in the search. FAB-T and Square stay in float32, in the fastest layout (`swift`), since in
+bfloat16 both fool fewer: what they follow is finer than its logits. So a verdict is a fact of float32 either way.
 """
 
 from __future__ import annotations
@@ -25,9 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import apgd, balls, checks, fab, metrics, noise, run_folder, square, victim
+from helpers import apgd, balls, checks, fab, metrics, noise, run_folder, square, swift, victim
 from helpers.balls import Norm
 from helpers.metrics import Estimate
+from helpers.verdicts import PRECISIONS, Precision
 from helpers.victim import Cost, Victim
 
 __all__ = ["ATTACKS", "STANDARD", "Budget", "Evaluation", "Progress", "evaluate", "standard"]
@@ -157,6 +162,12 @@ class _Task(NamedTuple):
     num_classes: int
 
 
+class _Seers(NamedTuple):
+    judge: Victim  # the network as it decides
+    climber: Victim  # as APGD sees it
+    other: Victim  # as FAB-T and Square do
+
+
 # One batch of one stage --------------------------------------------------------------------------------------------
 
 
@@ -181,11 +192,12 @@ def _search(stage: _Stage, seer: Victim, task: _Task, rows: Tensor, target: Tens
     return found.x, found.fooled
 
 
-def _part(stage: _Stage, seer: Victim, task: _Task, rows: Tensor, target: Tensor) -> dict[str, np.ndarray]:
+def _part(stage: _Stage, seers: _Seers, task: _Task, rows: Tensor, target: Tensor) -> dict[str, np.ndarray]:
     """Attack one batch; what fools must be in the ball and fool the network when it is asked once more."""
     began = time.perf_counter()
-    seer.cost = Cost()
-    found, believed = _search(stage, seer, task, rows, target)
+    seer, guide = seers.judge, seers.climber if stage.attack in LOSSES else seers.other
+    seer.cost = guide.cost = Cost()
+    found, believed = _search(stage, guide, task, rows, target)
     wrong = seer.logits(found).argmax(1) != task.y[rows]
     fooled = believed & wrong & balls.inside(found, task.x[rows], norm=task.norm, epsilon=task.epsilon)
     return {
@@ -228,7 +240,7 @@ def _batches(rows: Tensor, batch_size: int) -> list[Tensor]:
 
 
 def _run(
-    seer: Victim,
+    seers: _Seers,
     task: _Task,
     board: _Board,
     plan: Sequence[_Stage],
@@ -247,7 +259,7 @@ def _run(
             if part is None:
                 here = rows.to(task.x.device)
                 rank = stage.run if stage.n_runs > 1 else min(1, task.num_classes - 1)
-                part = _part(stage, seer, task, here, board.ranked[here, rank])
+                part = _part(stage, seers, task, here, board.ranked[here, rank])
                 if parts is not None:
                     parts.write(number, k, part)
             board.enter(stage.attack, part)
@@ -305,6 +317,7 @@ def evaluate(
     seed: int,
     index: Tensor,
     batch_size: int,
+    precision: Precision = "float32",
     folder: Path | str | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
@@ -314,7 +327,7 @@ def evaluate(
     (N,) are the images' places in their data set: with `seed` they key every draw. With a `folder`
     each finished batch is kept there, and the same call goes on where it was killed; verdicts and
     adversarial images are the same to the bit as without the kill. `callback` sees `Progress` after
-    each batch. Network and inputs are left as they were.
+    each batch. `precision` of the search: see the module. Network and inputs are left as they were.
 
     Raises ValueError for bad input and for a folder of another evaluation (difference named),
     RuntimeError while another process uses the folder.
@@ -322,18 +335,22 @@ def evaluate(
     _check(network, x, y, attacks=attacks, budget=budget, norm=norm, epsilon=epsilon, index=index)
     checks.count(batch_size, "batch_size", minimum=1)
     checks.count(seed, "seed")
+    checks.choice(precision, PRECISIONS, "precision")
     config = {
         "format": FORMAT, "network": run_folder.network_digest(network), "images": run_folder.digest(x),
         "labels": run_folder.digest(y), "index": run_folder.digest(index), "norm": norm, "epsilon": epsilon,
         "attacks": list(attacks), **vars(budget), "seed": seed, "batch_size": batch_size,
+        **({} if precision == "float32" else {"precision": precision}),
     }  # fmt: skip
     state = nullcontext() if folder is None else run_folder.opened(folder, config)
     with state as parts, victim.attacked(network) as seer:
         board = _clean(seer, x, y, batch_size)
         num_classes = board.ranked.shape[1]
+        halved = precision == "bfloat16"
+        seers = _Seers(seer, *((swift.Guided(network, x), swift.Swift(network, x)) if halved else (seer, seer)))
         task = _Task(x.detach(), y, index.to(x.device), norm, epsilon, budget, seed, num_classes)
         plan = _plan(attacks, min(budget.n_targets, num_classes - 1))
-        accuracy = _run(seer, task, board, plan, parts=parts, batch_size=batch_size, callback=callback)
+        accuracy = _run(seers, task, board, plan, parts=parts, batch_size=batch_size, callback=callback)
     return Evaluation(
         _name(attacks, budget, num_classes), norm, epsilon, tuple(board.broken_by), board.adversarial, accuracy,
         board.seconds, board.cost, _notes(attacks, budget, num_classes, board.doubts),
@@ -350,13 +367,14 @@ def standard(
     seed: int,
     index: Tensor,
     batch_size: int,
+    precision: Precision = "float32",
     folder: Path | str | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
     """AutoAttack standard: APGD-CE, APGD-T, FAB-T (100 steps, 9 targets), Square (5,000 queries); see `evaluate`."""
     return evaluate(
         network, x, y, attacks=STANDARD, budget=Budget(), norm=norm, epsilon=epsilon, seed=seed, index=index,
-        batch_size=batch_size, folder=folder, callback=callback,
+        batch_size=batch_size, precision=precision, folder=folder, callback=callback,
     )  # fmt: skip
 
 

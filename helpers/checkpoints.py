@@ -6,7 +6,6 @@ One file, written to a temporary name and renamed, is either the old state or th
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,6 @@ from torch import Tensor
 from helpers import files
 
 HEADER = "companion"
-
-
-def say(line: str) -> None:
-    """One line for the reader, on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

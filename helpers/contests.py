@@ -32,13 +32,13 @@ from helpers import (
     corruptions,
     data,
     halved,
+    initialisers,
     metrics,
     models,
     noise,
     parameters,
     peers,
     plain_ways,
-    sample_sets,
     samplers,
     starts,
     training_state,
@@ -59,7 +59,7 @@ KNOBS = (
     "step_counts", "seed",
 )  # fmt: skip
 
-OURS, HALVED = "ours", "ours, bfloat16 search"
+OURS, HALVED = "ours", "ours, bfloat16"  # gradients alone; verdicts and last energies are float32's
 STEPS_AT_ONCE = 5  # of an attack whose single step is timed: its start is shared between them
 CHAIN = {"step_size": 0.25, "noise_std": 0.005}  # of JEM++ in [0, 1]; what a step costs does not depend on them
 TRAINING = {
@@ -216,7 +216,9 @@ def _pgd(s: Setting, n_steps: int) -> Contest:
 
     def ours(k: int, precision: verdicts.Precision = "float32") -> Tensor:
         images, size = s.some(k, n), s.values["batch_size"]
-        return verdicts.standing(s.robust, images.images(), images.labels, index=images.index, batch_size=size, **given)
+        return verdicts.standing(
+            s.robust, images.images(), images.labels, index=images.index, batch_size=size, precision=precision, **given
+        )
 
     def plain(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         return attacks.run("pgd_ce", s.robust, x, y, returns="first_success", index=index, batch_size=len(x), **given)
@@ -233,14 +235,14 @@ def _autoattack(s: Setting) -> Contest:
     n, size = max(1, s.values["ensemble_n_images"] // s.values["rounds"]), s.values["batch_size"]
     epsilon = s.ball()["epsilon"]
 
-    def ours(k: int) -> Tensor:
+    def ours(k: int, precision: verdicts.Precision = "float32") -> Tensor:
         images = s.some(k, n)
         return autoattack.standard(
             s.robust, images.images(), images.labels, norm="linf", epsilon=epsilon, seed=s.values["seed"],
-            index=images.index, batch_size=size,
+            index=images.index, batch_size=size, precision=precision,
         ).robust  # fmt: skip
 
-    contest = Contest("image", {OURS: Way(ours, n)}, warm=False)
+    contest = Contest("image", {OURS: Way(ours, n), HALVED: Way(partial(ours, precision="bfloat16"), n)}, warm=False)
     theirs = plain_ways.layered(s.robust).eval()
     make = partial(peers.autoattack, theirs, epsilon=epsilon, batch_size=size)
     contest.invite("AutoAttack", partial(_judged, s, make, n))
@@ -253,16 +255,17 @@ def _autoattack(s: Setting) -> Contest:
 def _chain(s: Setting) -> Contest:
     n, v = s.values["n_chains"], s.values
     y = torch.arange(n, device=s.device) % s.test.num_classes
-    key = noise.Key(v["seed"], "speed", torch.arange(n, device=s.device))
+    key = noise.Key(v["seed"], "speed", torch.arange(n, device=s.device)).tabled()
     start = starts.Uniform(shape=s.shape, num_classes=s.test.num_classes)
-    energy = samplers.energy_of(s.robust, "joint")
     rule: dict[str, Any] = CHAIN | {"n_steps": v["sample_n_steps"]}
 
-    def ours(k: int) -> None:
+    def ours(k: int, precision: samplers.Precision = "float32") -> None:
+        energy = samplers.energy_of(s.robust, "joint", precision=precision)
         samplers.sgld(energy, start.draw(y, key), y, momentum=0.0, gradient="plain", key=key, **rule)
 
     items = float(n * v["sample_n_steps"])
     contest = Contest("image and step", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
+    contest.ways[HALVED] = Way(partial(ours, precision="bfloat16"), items)
     theirs = plain_ways.layered(s.robust).eval()
     for name, make in peers.CHAINS.items():
         contest.invite(name, partial(_chaining, partial(make, theirs, shape=s.shape, **rule), y, items))
@@ -282,7 +285,7 @@ def _drawing(s: Setting, start: starts.Start, single: Callable[[Tensor], Tensor]
     """A start that draws all images at once beside one that draws them singly, of which fewer are drawn."""
     n, few, classes = s.values["n_generated"], s.values["single_n_images"], s.test.num_classes
     y = torch.arange(n, device=s.device) % classes
-    key = noise.Key(s.values["seed"], "speed", torch.arange(n, device=s.device))
+    key = noise.Key(s.values["seed"], "speed", torch.arange(n, device=s.device)).tabled()
 
     def ours(k: int) -> None:
         start.draw(y, key.at(k))
@@ -295,7 +298,7 @@ def _drawing(s: Setting, start: starts.Start, single: Callable[[Tensor], Tensor]
 
 
 def _class_gaussian(s: Setting) -> Contest:
-    start = sample_sets.fitted(["class_gaussian"], s.train, folder=None)["class_gaussian"]
+    start = initialisers.fit("class_gaussian", s.train, folder=None)
     assert isinstance(start, starts.ClassGaussian)
     laws = plain_ways.gaussians(start.pixels, jitter_std=start.jitter_std, device=s.device)
     return _drawing(s, start, lambda y: plain_ways.class_gaussian(laws, y, s.shape))
@@ -304,7 +307,7 @@ def _class_gaussian(s: Setting) -> Contest:
 def _class_pca(s: Setting) -> Contest:
     folder = parameters.ROOT / "figures" / s.profile / "starts"
     options = {name: s.values[name] for name in ("retained_variance", "pca_spread")}
-    start = sample_sets.fitted(["class_pca"], s.train, folder=folder, **options)["class_pca"]
+    start = initialisers.fit("class_pca", s.train, folder=folder, **options)
     mean, directions, counts = (getattr(start, name) for name in ("mean", "directions", "n_components"))
     return _drawing(s, start, lambda y: plain_ways.class_pca(mean, directions, counts, y, s.shape))
 
@@ -312,7 +315,7 @@ def _class_pca(s: Setting) -> Contest:
 # Corruptions and training -------------------------------------------------------------------------------------------
 
 
-def _corruptions(s: Setting) -> Contest:
+def _corruptions(s: Setting, *, peers_too: bool = True) -> Contest:
     n, v = s.values["corrupted_n_images"], s.values
     images = s.some(0, n)
     x, every = images.images(), [(name, severity) for name in v["corruption_names"] for severity in v["severities"]]
@@ -324,7 +327,8 @@ def _corruptions(s: Setting) -> Contest:
 
     items = float(n * len(every))
     contest = Contest("image and corruption", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
-    contest.invite("imagecorruptions", lambda: _spoiling(s, images, every, items))
+    if peers_too:
+        contest.invite("imagecorruptions", lambda: _spoiling(s, images, every, items))
     return contest
 
 
@@ -382,7 +386,8 @@ ROWS: dict[str, Callable[[Setting], Contest]] = {
 
 def ours(row: str, setting: Setting, way: str = OURS) -> Callable[[int], Tensor | None]:
     """A round of one of our own ways of a row, without any peer."""
-    contest = _attack_step(setting, peers_too=False) if row == "attack_step" else of(row, setting)
+    alone = {"attack_step": _attack_step, "corruptions": _corruptions}
+    contest = alone[row](setting, peers_too=False) if row in alone else of(row, setting)
     return contest.ways[way].run
 
 

@@ -22,13 +22,13 @@ _GUIDE = 1024  # entries of the table that says where in a Poisson distribution 
 def gaussian_noise(x: Tensor, constants: Constants, key: noise.Key) -> Tensor:
     """x' = x + σ z,  z ~ N(0, 1); constants (σ,)."""
     (sigma,) = constants
-    return key.normal(x.shape[1:]).mul_(sigma).add_(x)
+    return key.tabled().normal(x.shape[1:]).mul_(sigma).add_(x)
 
 
 def speckle_noise(x: Tensor, constants: Constants, key: noise.Key) -> Tensor:
     """x' = x + σ x z,  z ~ N(0, 1); constants (σ,)."""
     (sigma,) = constants
-    return key.normal(x.shape[1:]).mul_(sigma).mul_(x).add_(x)
+    return key.tabled().normal(x.shape[1:]).mul_(sigma).mul_(x).add_(x)
 
 
 def impulse_noise(x: Tensor, constants: Constants, key: noise.Key) -> Tensor:

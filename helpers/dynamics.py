@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ def table(curves: pd.DataFrame, *, value: str, max_pieces: int = 3) -> pd.DataFr
 
     `curves` holds the columns network, seed, epoch and `value`, one probe only. One row for each network and curve;
     columns network, curve ("seed 0", …, "mean"), phases, break_1, … (NaN where there is none), slope_1, …, bic_gain
-    (over one straight line) and statement.
+    (over one straight line) and statement. A curve of too few epochs is asked for no phases: NaN, and it is said.
     """
     rows = []
     for network, method in curves.groupby("network", sort=False):
@@ -149,8 +149,12 @@ def table(curves: pd.DataFrame, *, value: str, max_pieces: int = 3) -> pd.DataFr
         if len(several) > 1:
             several["mean"] = by_seed.mean(axis=1)
         for curve, values in several.items():
+            row = {"network": network, "curve": curve}
+            if len(values) < epochs_needed(max_pieces):
+                rows.append(row | _unasked(len(values), max_pieces))
+                continue
             found = phases(values.index.to_numpy(), values.to_numpy(), max_pieces=max_pieces)
-            row = {"network": network, "curve": curve, "phases": found.chosen.pieces}
+            row["phases"] = found.chosen.pieces
             for k in range(max_pieces - 1):
                 row[f"break_{k + 1}"] = found.chosen.breaks[k] if k < len(found.chosen.breaks) else np.nan
             for k in range(max_pieces):
@@ -158,6 +162,14 @@ def table(curves: pd.DataFrame, *, value: str, max_pieces: int = 3) -> pd.DataFr
             row["bic_gain"] = found.tried[0].bic - found.chosen.bic
             rows.append(row | {"statement": found.statement()})
     return pd.DataFrame(rows)
+
+
+def _unasked(n_epochs: int, max_pieces: int) -> dict[str, Any]:
+    """The columns of `table` for a curve that is too short to look for phases in."""
+    found: dict[str, Any] = dict.fromkeys(["phases", *(f"break_{k}" for k in range(1, max_pieces))], np.nan)
+    found |= dict.fromkeys([*(f"slope_{k + 1}" for k in range(max_pieces)), "bic_gain"], np.nan)
+    said = f"{n_epochs} epochs are too few, {epochs_needed(max_pieces)} are needed"
+    return found | {"statement": f"not asked for phases: {said}"}
 
 
 def stacked(curves: pd.DataFrame, series: Mapping[str, str]) -> pd.DataFrame:
@@ -226,11 +238,15 @@ def reading(scalars: pd.DataFrame) -> str:
     """What a record of `final` says of ΔE(x), a line for each network and probe."""
     lines = []
     for row in scalars[scalars["metric"] == "delta_energy"].to_dict("records"):
-        end = tables.Interval(row["value"], row["low"], row["high"])
-        way = "lowers" if (row["low"] or 0) > 0 else "raises" if (row["high"] or 0) < 0 else "does not clearly move"
+        low, high = (None if pd.isna(row[side]) else row[side] for side in ("low", "high"))
+        end, n = tables.Interval(row["value"], low, high), len(row["seeds"])
+        way = "lowers" if (low or 0) > 0 else "raises" if (high or 0) < 0 else "does not clearly move"
+        if n == 1:
+            way = "moves"
+        over = f"over {n} seeds" if n > 1 else "in one network, so without an interval"
         lines.append(
             f"{style.label(row['network'])}, {row['probe']} images: after training the attack {way} E(x), "
-            f"mean ΔE(x) = {end} nat over {len(row['seeds'])} seeds"
+            f"mean ΔE(x) = {end} nat {over}"
         )
     return "\n".join(lines)
 
@@ -250,10 +266,12 @@ def ending(scalars: pd.DataFrame, *, probe: str) -> str:
     theirs = [f"{name} {value:g}" for name, value in last.loc[last.abs().sort_values().index].items()]
     names = [PUBLISHED["weighted"].get(str(name).partition("@")[0]) for name in rows["network"]]
     same = names == [text.partition(" ")[0] for text in theirs]
+    told = f"{apart} of {len(pairs)} neighbours in it are told apart by their intervals."
+    if rows["seeds"].map(len).max() == 1:
+        told = "with one network each there is no interval to tell them apart."
     return (
         f"Ours, {probe} images, by |ΔE|: {', '.join(ours)} nat. Published: {', '.join(theirs)}. "
-        f"The order is {'the same' if same else 'another'}; "
-        f"{apart} of {len(pairs)} neighbours in it are told apart by their intervals."
+        f"The order is {'the same' if same else 'another'}; {told}"
     )
 
 
@@ -262,12 +280,13 @@ def breaks(phases_of: pd.DataFrame) -> list[records.Scalar]:
 
     The number of phases is the mean over a network's seeds, with Student's t.
     """
+    asked = phases_of[phases_of["phases"].notna()]
     starts = [
         records.scalar("phase_start", row[f"break_{k}"], network=row["network"], curve=row["curve"], phase=k + 1)
-        for row in phases_of.to_dict("records")
-        for k in range(1, row["phases"])
+        for row in asked.to_dict("records")
+        for k in range(1, int(row["phases"]))
     ]
-    of_seeds = phases_of[phases_of["curve"] != "mean"]
+    of_seeds = asked[asked["curve"] != "mean"]
     return starts + [
         records.scalar(
             "phases",
@@ -286,7 +305,22 @@ def marks(phases_of: pd.DataFrame) -> list[tuple[float, str]]:
     [(10.0, 'phase 2'), (78.0, 'phase 3')]
     """
     last = phases_of.iloc[-1]
+    if pd.isna(last["phases"]):
+        return []
     return [(float(last[f"break_{k}"]), f"phase {k + 1}") for k in range(1, int(last["phases"]))]
+
+
+def told(phases_of: pd.DataFrame, *, network: str) -> str:
+    """For a caption: how many breaks of a network's curve a frame of `table` has, and in which curve of it.
+
+    >>> told(pd.DataFrame({"network": ["madry"], "curve": ["seed 0"], "phases": [np.nan]}), network="madry")
+    'too few epochs to look for phases'
+    """
+    last = phases_of[phases_of["network"] == network].iloc[-1]
+    if pd.isna(last["phases"]):
+        return "too few epochs to look for phases"
+    where = "the mean over seeds" if last["curve"] == "mean" else "its one seed"
+    return f"{int(last['phases']) - 1 or 'no'} break(s) found in {where}"
 
 
 def beside_published(curves: pd.DataFrame, *, data: str, figure: str = "1a", of: float = 100) -> pd.DataFrame:
@@ -326,6 +360,15 @@ def at_epochs(epochs: np.ndarray, values: np.ndarray, at: np.ndarray, *, of: flo
     return np.interp(np.asarray(at, dtype=float) / of * float(t.max()), t, np.asarray(values, dtype=float))
 
 
+def epochs_needed(max_pieces: int, *, shortest: int = 3) -> int:
+    """How many epochs a curve must have to be tried with `max_pieces` pieces of at least `shortest` epochs.
+
+    >>> epochs_needed(3)
+    9
+    """
+    return max(max_pieces * shortest, 2 * max_pieces + 2)
+
+
 def _checked(
     epochs: np.ndarray, values: np.ndarray, *, max_pieces: int, shortest: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -336,7 +379,7 @@ def _checked(
         raise ValueError("epochs must increase")
     if not np.isfinite(v).all():
         raise ValueError(f"values must be finite, got {int((~np.isfinite(v)).sum())} that are not")
-    needed = max(max_pieces * shortest, 2 * max_pieces + 2)
+    needed = epochs_needed(max_pieces, shortest=shortest)
     if len(t) < needed:
         raise ValueError(f"{max_pieces} pieces need at least {needed} epochs, got {len(t)}")
     return t, v

@@ -9,7 +9,8 @@ of two and every partial sum stays below 2⁵³ of the products' units, float64 
     normal draws                    multiples of 2⁻¹⁸      (|z| ≤ 6.77, see `noise`)
 
 With 5,000 images of a class the sums of pixels reach 2⁴¹, those of 3,072 directions 2⁵⁰ units. What the grids take
-away is 2⁻¹⁹ of a standard deviation of a draw.
+away is 2⁻¹⁹ of a standard deviation of a draw. Draws times pixels are multiplied in bytes where that is faster
+(`byte_products`): with nothing rounded, it is the same bits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-NOISE_BITS = 18
+from helpers import byte_products
+
+NOISE_BITS = byte_products.BITS
 DIRECTION_BITS = 24
 _ROWS = 1024  # of the right factor that are float64 at a time
 
@@ -37,6 +40,8 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     >>> product(torch.tensor([[0.5, 0.25]], dtype=torch.float64), torch.tensor([[2], [255]], dtype=torch.uint8))
     tensor([[64.7500]], dtype=torch.float64)
     """
+    if byte_products.fits(left, right):
+        return byte_products.product(left, right)
     total = left.new_zeros(*left.shape[:-1], right.shape[-1])
     for first in range(0, right.shape[-2], _ROWS):
         total += left[..., first : first + _ROWS] @ right[..., first : first + _ROWS, :].double()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from helpers.apgd import LOSSES, targets
 from helpers.balls import Norm, column
 from helpers.victim import Victim
 
-__all__ = ["RETURNS", "Closest", "fab", "onto_plane", "search"]
+__all__ = ["RETURNS", "Closest", "both", "fab", "onto_plane", "search"]
 
 Returns = Literal["closest", "first_success"]
 RETURNS = ("closest", "first_success")
@@ -52,6 +52,18 @@ class _State:
     target: Tensor
     point: Tensor  # x_k
     nearest: Tensor  # distance of the closest adversarial point so far, ∞ if none
+
+
+@dataclass
+class _First:
+    """For each image its first adversarial point within ε, where it is `found`; else whatever `x` was."""
+
+    x: Tensor
+    found: Tensor
+
+    def note(self, point: Tensor, good: Tensor) -> None:
+        new = good & ~self.found
+        self.x[new], self.found[new] = point[new], True
 
 
 def onto_plane(point: Tensor, w: Tensor, c: Tensor, *, norm: Norm) -> Tensor:
@@ -118,11 +130,13 @@ def search(
     epsilon: float,
     n_steps: int,
     returns: Returns,
+    first: _First | None = None,
 ) -> Closest:
     """FAB towards one target class on one batch, its arguments unchecked; fooled means within ε.
 
     With "first_success" an image is done at its first adversarial point within ε and leaves the
-    batch. Points of images without success are the closest adversarial ones, else x.
+    batch. Points of images without success are the closest adversarial ones, else x. With "closest" `first` notes
+    the first successes too.
     """
     place = torch.arange(len(x), device=x.device)
     s = _State(place, x, y, target, point=x, nearest=torch.full_like(x[:, 0, 0, 0], torch.inf))
@@ -133,6 +147,10 @@ def search(
         crossed = network.logits(s.point).argmax(1) != s.y
         far = balls.distance(s.point, s.x, norm=norm)
         closer = crossed & (far < s.nearest)
+        if first is not None:
+            first.note(s.point, crossed & (far <= epsilon))
+        if returns == "first_success":
+            closer &= s.nearest > epsilon  # those that are done stay in the batch for a while
         out[s.place[closer]] = s.point[closer]
         s.nearest = torch.where(closer, far, s.nearest)
         back = torch.where(crossed, BETA, 1.0).to(x.dtype)
@@ -168,11 +186,36 @@ def fab(
     An image that is misclassified already is its own closest point. Nothing is drawn, so neither
     batch nor order matters, and nothing given is modified. Raises ValueError for bad input.
     """
-    checks.labels(y, checks.images(x))
-    checks.choice(norm, balls.NORMS, "norm")
     checks.choice(returns, RETURNS, "returns")
-    checks.radius(epsilon)
-    checks.count(n_steps, "n_steps", minimum=1)
+    _check(x, y, norm=norm, epsilon=epsilon, n_steps=n_steps)
+    ball: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "n_steps": n_steps, "n_targets": n_targets}
+    return _attack(network, x, y, returns=returns, batch_size=batch_size, first=None, **ball)
+
+
+def both(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: Norm,
+    epsilon: float,
+    n_steps: int,
+    n_targets: int,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Both points of `fab` by their names, from one run; each (N, C, H, W)."""
+    _check(x, y, norm=norm, epsilon=epsilon, n_steps=n_steps)
+    first = x.detach().clone()
+    ball: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "n_steps": n_steps, "n_targets": n_targets}
+    closest = _attack(network, x, y, returns="closest", batch_size=batch_size, first=first, **ball)
+    return {"closest": closest, "first_success": first}
+
+
+def _attack(
+    network: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, epsilon: float, n_steps: int, n_targets: int,
+    returns: Returns, batch_size: int, first: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """`fab`; with "closest" a tensor `first` like x is filled with first successes where there are any."""
 
     def attack(seer: Victim, rows: Tensor) -> Tensor:
         here, labels, out = x[rows].detach(), y[rows], x[rows].detach().clone()
@@ -181,17 +224,30 @@ def fab(
         checks.count(n_targets, "n_targets", minimum=1, maximum=clean.shape[1] - 1)
         right = clean.argmax(1) == labels
         nearest, todo = torch.where(right, torch.inf, 0.0).to(x.dtype), right
+        noted = None if first is None else _First(here.clone(), ~right)
         for rank in range(1, n_targets + 1):
             left = todo.nonzero().squeeze(1)
             if not len(left):
                 break
+            seen = None if noted is None else _First(noted.x[left], noted.found[left])
             found = search(
                 seer, here[left], labels[left], targets(clean[left], labels[left], rank),
-                norm=norm, epsilon=epsilon, n_steps=n_steps, returns=returns,
+                norm=norm, epsilon=epsilon, n_steps=n_steps, returns=returns, first=seen,
             )  # fmt: skip
+            if noted is not None and seen is not None:
+                noted.x[left], noted.found[left] = seen.x, seen.found
             closer = found.distance < nearest[left]
             out[left[closer]], nearest[left[closer]] = found.x[closer], found.distance[closer]
             todo = right if returns == "closest" else right & (nearest > epsilon)
+        if first is not None and noted is not None:
+            first[rows] = noted.x
         return out if returns == "closest" else torch.where(balls.column(nearest <= epsilon, here), out, here)
 
     return victim.in_batches(network, attack, x, batch_size=batch_size)
+
+
+def _check(x: Tensor, y: Tensor, *, norm: str, epsilon: float, n_steps: int) -> None:
+    checks.labels(y, checks.images(x))
+    checks.choice(norm, balls.NORMS, "norm")
+    checks.radius(epsilon)
+    checks.count(n_steps, "n_steps", minimum=1)

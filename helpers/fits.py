@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 from torch import Tensor
 
-from helpers import checkpoints, files
+from helpers import checkpoints, files, messages
 
 SUFFIX = ".safetensors"
 
@@ -38,7 +38,7 @@ def kept(
                 return _read(path, dict(identity))
             except ValueError as error:
                 aside = checkpoints.set_aside(path)
-                checkpoints.say(f"{error}. Set aside as {aside.name if aside else path.name}; made again.")
+                messages.say(f"{error}. Set aside as {aside.name if aside else path.name}; made again.")
         made = {key: tensor.cpu() for key, tensor in make().items()}
         checkpoints.save(path, made, {"identity": dict(identity), "sha256": digest(made)})
         return made

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from helpers import data, files, models
-from helpers.checkpoints import describe, say
+from helpers.checkpoints import describe
+from helpers.messages import say
 
 NESTS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the weights
 TORCHVISION_DIGITS = 8  # torchvision's file names hold so many digits of the SHA-256

@@ -36,11 +36,11 @@ def edited(
     ones = images.per_class(1)
     x, y = ones.images().to(device), ones.labels.to(device)
     rule: dict[str, Any] = {"step_size": step_size, "momentum": momentum, "noise_std": noise_std, "gradient": "plain"}
-    key = noise.Key(seed, "gallery", ones.index.to(device))
+    key = noise.Key(seed, "gallery", ones.index.to(device)).tabled()
     function = samplers.energy_of(network, energy)
     known = torch.zeros(x.shape[-2:], dtype=torch.bool, device=device)
     known[:, : x.shape[-1] // 2] = True
-    begun = torch.where(known, x, start.draw(ones.labels, noise.Key(seed, "gallery", ones.index)).to(device))
+    begun = torch.where(known, x, start.draw(ones.labels, noise.Key(seed, "gallery", ones.index).tabled()).to(device))
     filled = editing.inpaint(function, begun, y, known=known, n_steps=n_steps, key=key, **rule)
     towards = (y + 1) % images.num_classes
     half, whole = (

@@ -31,9 +31,9 @@ from helpers import attack_losses, checks, context, distributed, energies, files
 from helpers.data import ImageSet
 from helpers.starts import Start
 
-__all__ = ["Generated", "arrays_of", "class_targets", "generate", "pixels", "trajectory"]
+__all__ = ["Generated", "arrays_of", "chain_key", "class_targets", "generate", "pixels", "start_key", "trajectory"]
 
-FORMAT = 1  # of the folder, and of what a generation means: another number refuses older folders
+FORMAT = 2  # of the folder, and of what a generation means: another number refuses older folders
 IMAGES = "images.npy"
 PURPOSE = "generation"
 
@@ -67,6 +67,16 @@ def pixels(x: Tensor) -> Tensor:
     [0, 1, 179, 255]
     """
     return (x * 255 + 0.5).floor().to(torch.uint8)
+
+
+def start_key(seed: int, index: Tensor) -> noise.Key:
+    """Whose draws the starts of generated images are; normal ones from tables (`tabled_normal`)."""
+    return noise.Key(seed, f"{PURPOSE}/start", index).tabled()
+
+
+def chain_key(seed: int, index: Tensor) -> noise.Key:
+    """Whose draws the noise of their chains is, from tables too."""
+    return noise.Key(seed, f"{PURPOSE}/noise", index).tabled()
 
 
 def class_targets(network: nn.Module, images: ImageSet, *, energy: str, batch_size: int) -> Tensor:
@@ -112,7 +122,7 @@ class _Task:
 def _first(task: _Task, rows: Tensor) -> tuple[Tensor, Tensor]:
     """x_0 of some images and their classes, on the network's device."""
     y, device = task.y[rows.to(task.y.device)], context.device_of(task.network)
-    x = task.start.draw(y, noise.Key(task.seed, f"{PURPOSE}/start", task.index[rows.to(task.index.device)]))
+    x = task.start.draw(y, start_key(task.seed, task.index[rows.to(task.index.device)]))
     if checks.images(x, f"the start {task.start.name!r}").dtype != torch.float32 or len(x) != len(y):
         raise ValueError(f"expected {len(y)} float32 images from the start {task.start.name!r}, got {len(x)} {x.dtype}")
     return x.to(device), y.to(device)
@@ -121,7 +131,7 @@ def _first(task: _Task, rows: Tensor) -> tuple[Tensor, Tensor]:
 def _chain_keywords(task: _Task, y: Tensor, rows: Tensor) -> dict[str, Any]:
     index = task.index[rows.to(task.index.device)]
     target = None if task.targets is None else task.targets.to(y.device)[y]
-    return {**task.rule, "key": noise.Key(task.seed, f"{PURPOSE}/noise", index.to(y.device)), "target": target}
+    return {**task.rule, "key": chain_key(task.seed, index.to(y.device)), "target": target}
 
 
 def _batch(task: _Task, rows: Tensor) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Where the time goes: the kernels that an attack and a step of training spend most of it in (torch.profiler)."""
+"""Where the time goes: the kernels that a row's way spends most of it in (torch.profiler)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from helpers.contests import OURS, Setting
 
 __all__ = ["measured"]
 
-PROFILED = {"attack_step": OURS, "training": "ours, float32"}
+PROFILED = {"attack_step": OURS, "chain": OURS, "corruptions": OURS, "training": "ours, float32"}
+ALWAYS = ("attack_step", "training")
 SHOWN = 6
 
 
 def measured(setting: Setting) -> dict[str, list[dict[str, Any]]]:
-    """For each of `PROFILED` its kernels by their share of the time (%), longest first, and the rest as one."""
+    """For each of `PROFILED` that is raced its kernels by their share of time (%), longest first, the rest as one."""
     found = {}
-    for row, way in PROFILED.items():
+    rows = [*setting.values["speed_rows"], *ALWAYS]
+    for row, way in ((row, way) for row, way in PROFILED.items() if row in rows):
         run = contests.ours(row, setting, way)
         run(0)
         found[row] = _shares(partial(run, 0), setting.device)

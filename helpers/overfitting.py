@@ -88,7 +88,9 @@ def robust(scalars: pd.DataFrame) -> str:
             lines.append(f"{style.label(network)}: one seed, so no rise can be told from noise.")
             continue
         rise, drift, gap = (row[name] for name in ("pgd_error_rise", "abs_delta_energy_rise", "robust_gap"))
-        verdict = "robust overfitting" if (rise.low or 0) > 0 else "no robust overfitting seen at these settings"
+        verdict = "no rise told from noise"
+        if rise.low is not None and rise.high is not None and (rise.low > 0 or rise.high <= 0):
+            verdict = "robust overfitting" if rise.low > 0 else "no robust overfitting seen at these settings"
         lines.append(
             f"{style.label(network)}: {verdict}. The error under PGD on test images ends {rise} points above its best "
             f"epoch (about {row['best_epoch'].value:.0f}) and {gap} points above that on training images; "
@@ -112,6 +114,7 @@ def catastrophic(scalars: pd.DataFrame) -> str:
         twice = (blind.low if blind.low is not None else blind.value) > own.value
         if rise is None:
             verdict = "one seed, so no rise can be told from noise"
+            verdict += "" if twice else "; no catastrophic overfitting seen in it"
         elif twice:
             verdict = "catastrophic overfitting" + ("" if (rise.low or 0) > 0 else " (a rise is not told from noise)")
         else:

@@ -27,7 +27,6 @@ from helpers import (
     generation,
     hybrid_methods,
     metrics,
-    noise,
     records,
     robustness,
     sample_sets,
@@ -112,7 +111,7 @@ def follow(
     """
     classes = y.to(context.device_of(network))
     watch = _Watch(network, classes)
-    key = noise.Key(seed, f"{generation.PURPOSE}/start", index)
+    key = generation.start_key(seed, index)
     start = hybrid_methods.start_of(method, begin, network)
     if isinstance(start, Attacked):
         x = start.watched(y, key, watch.see)
@@ -127,7 +126,7 @@ def follow(
     given = {name: value for name, value in method.chain.items() if name != "energy"}
     samplers.sgld(
         samplers.energy_of(network, method.energy), x.to(classes.device), classes, gradient="plain", clip=None,
-        project=watch.clipped, key=noise.Key(seed, f"{generation.PURPOSE}/noise", index.to(classes.device)),
+        project=watch.clipped, key=generation.chain_key(seed, index.to(classes.device)),
         callback=tell, **given,
     )  # fmt: skip
     return watch.arrays() | {"y": y.cpu().numpy()}

@@ -250,12 +250,14 @@ def _curves(
         for column in table if table.shape[1] > 1 else ():
             ax.plot(table.index, table[column], color=palette[name], linewidth=0.5, alpha=0.55, linestyle=line[name])
         mean, half = t_interval(table.to_numpy())
-        ax.plot(table.index, mean, color=palette[name], linestyle=line[name], marker="." if len(table) < 4 else None)
+        ax.plot(table.index, mean, color=palette[name], linestyle=line[name], marker="." if len(table) < 9 else None)
         ax.fill_between(table.index, mean - half, mean + half, color=palette[name], alpha=0.18, linewidth=0)
         low, high = min(low, np.nanmin(table.to_numpy())), max(high, np.nanmax(table.to_numpy()))
     margin = 0.12 * (high - low) or 0.1 * max(1.0, abs(high))
     ax.set_ylim(low - margin, high + margin)
     ax.margins(x=0.01)
+    if x == "epoch":  # which is counted
+        ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ The inner steps therefore save nothing here: the cost is that of m passes throug
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -157,7 +158,7 @@ def pyld(
     checks.number(noise_std, "noise_std", minimum=0.0)
     x = x.detach().clone()
     checks.index(key.index, x)
-    key = noise.Key(key.seed, key.purpose, key.index.to(x.device))
+    key = dataclasses.replace(key, index=key.index.to(x.device))
     for k in range(n_steps):
         E, p = _adjoint(first, rest, x, y)
         checks.finite(E, "energy", step=k, index=key.index)

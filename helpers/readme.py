@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from helpers import claims, files, ledger, parameters, records, tables
+from helpers import claims, files, ledger, metrics, parameters, records, tables
 from helpers.ledger import Claim
+from helpers.metrics import Estimate
 from helpers.robustness import METHODS
 from helpers.tables import MISSING, Interval
 
@@ -115,6 +116,16 @@ def _accuracy(stored: Mapping[str, Any] | None) -> Interval | None:
     return Interval(stored["value"], stored["low"], stored["high"]) if stored else None
 
 
+def _over_seeds(several: Sequence[Mapping[str, Any]], kind: str) -> Interval | None:
+    """An accuracy of one network, or the mean over its seeds with Student's interval; None where there is none."""
+    stored = [card["accuracy"][kind] for card in several if kind in card["accuracy"]]
+    if not stored:
+        return None
+    keys = ("value", "low", "high", "n", "kind", "level")
+    found = metrics.over_seeds([Estimate(**{key: one[key] for key in keys}) for one in stored], low=0.0, high=100.0)
+    return Interval(found.value, found.low, found.high)
+
+
 def _radius(stored: Mapping[str, Any] | None) -> str | None:
     if not stored:
         return None
@@ -122,26 +133,48 @@ def _radius(stored: Mapping[str, Any] | None) -> str | None:
     return f"L∞ {stored['epsilon_255']:g}/255" if linf else f"L2 {stored['epsilon_l2']:g}"
 
 
+def asked_for() -> dict[str, list[str]]:
+    """Network → the numbers of the notebooks that look at it, in the profiles with networks that ship."""
+    found: dict[str, list[str]] = {}
+    for profile in dict.fromkeys(card["profile"] for card in cards()):
+        for notebook in (name for name in parameters.notebooks(profile) if name != ledger.NOTEBOOK):
+            for name in parameters.network_names(parameters.read(notebook, profile)):
+                found.setdefault(name, []).append(notebook[:2])
+    return {name: list(dict.fromkeys(numbers)) for name, numbers in found.items()}
+
+
+def _trained(several: Sequence[Mapping[str, Any]]) -> str:
+    """What was trained, for how long and on how many images."""
+    if not several:
+        return NOT_RUN
+    entry, n = several[0]["entry"], len(several)
+    body = " ".join(str(entry[key]) for key in ("architecture", "depth", "width") if key in entry)
+    images = several[0]["data"]["n_train"]
+    return f"{body}, {entry['epochs']} epochs of {images:,} images" + (f", {n} seeds" if n > 1 else "")
+
+
 def networks_table() -> pd.DataFrame:
-    """The networks that ship; SAT and its followers beside the published ones of a ResNet-18, and ours of that size."""
+    """The networks that ship: first those of paper 1's table beside the published ones of a ResNet-18 and ours of that
+    size, then the others by the first notebook that asks for them; several seeds are one row."""
     theirs = pd.read_csv(parameters.ROOT / "params" / "published" / PUBLISHED)
     theirs = theirs[(theirs["dataset"] == "CIFAR-10") & ~theirs["trust"].isin(list(tables.UNCERTAIN))]
     values = {(row.method, row.metric): row.value for row in theirs.itertuples()}
-    every: dict[str, dict[str, Any]] = {card["name"]: card for card in cards()}
-    rows = []
+    every: dict[str, list[dict[str, Any]]] = {}
+    for card in cards():
+        every.setdefault(card["name"], []).append(card)
+    rows, wanted = [], asked_for()
     printed = [name for name, method in METHODS.items() if (method, "AutoAttack") in values]
-    for name in dict.fromkeys([*every, *printed]):
-        card, method = every.get(name, {}), METHODS.get(name)
-        entry, accuracy = card.get("entry", {}), card.get("accuracy", {})
-        pgd = accuracy.get("pgd")
-        body = " ".join(str(entry[key]) for key in ("architecture", "depth", "width") if key in entry)
+    rest = sorted(every, key=lambda name: wanted.get(name, ["99"])[0])
+    for name in dict.fromkeys([*printed, *rest]):
+        several, method = every.get(name, []), METHODS.get(name)
         rows.append(
             {
                 "network": name,
-                "trained": f"{body}, {entry['epochs']} epochs" if card else NOT_RUN,
-                "clean": _accuracy(accuracy.get("clean")),
-                "pgd": _accuracy(pgd),
-                "ball": _radius(pgd),
+                "trained": _trained(several),
+                "notebooks": ", ".join(wanted.get(name, [])) or None,
+                "clean": _over_seeds(several, "clean"),
+                "pgd": _over_seeds(several, "pgd"),
+                "ball": _radius(several[0]["accuracy"].get("pgd")) if several else None,
                 "published_pgd": values.get((method, "PGD")),
                 "published_ensemble": values.get((method, "AutoAttack")),
                 "large": _large(name) if name in printed else None,
@@ -160,6 +193,7 @@ def _large(name: str) -> Interval | str:
 
 
 NETWORK_HEADERS = {
+    "notebooks": "shown in",
     "clean": "clean (%)",
     "pgd": "under PGD-20 (%)",
     "ball": "in",
@@ -197,8 +231,8 @@ def _parts() -> Iterator[str]:
     n = {card["accuracy"]["clean"]["n"] for card in cards()}
     yield (
         f"Networks that ship, rounded to bfloat16, on {' and '.join(f'{one:,}' for one in sorted(n))} test images "
-        "(Wilson's 95 % interval; PGD with one start, last iterate: an upper bound). Published are larger networks, "
-        "trained for longer."
+        "(Wilson's 95 % interval, Student's t over several seeds; PGD with one start, last iterate: an upper bound). "
+        "Published are larger networks, trained for longer."
     )
     yield tables.readme(networks_table(), headers=NETWORK_HEADERS)
     yield (

@@ -32,7 +32,7 @@ def corrupted(
 ) -> dict[str, Tensor]:  # fmt: skip
     """The images with Gaussian noise of `std`, clipped to [0, 1], and under PGD-CE (L∞) of radius `epsilon`."""
     x, y = images.images(), images.labels
-    xi = noise.Key(seed, "refinement/noise", images.index).normal(x.shape[1:])
+    xi = noise.Key(seed, "refinement/noise", images.index).tabled().normal(x.shape[1:])
     adversarial = attacks.run(
         "pgd_ce", network, x, y, norm="linf", epsilon=epsilon, step_size=step_size, n_steps=n_steps, n_restarts=1,
         returns="last", seed=seed, index=images.index, batch_size=batch_size,
@@ -78,7 +78,7 @@ def _descended(
 ) -> Tensor:  # fmt: skip
     function, ends = samplers.energy_of(network, energy), []
     for rows in torch.arange(len(x), device=x.device).split(batch_size):
-        key = noise.Key(seed, "refinement/chain", images.index[rows])
+        key = noise.Key(seed, "refinement/chain", images.index[rows]).tabled()
         ends.append(samplers.sgld(function, x[rows], images.labels[rows], gradient="plain", key=key, **chain))
     return torch.cat(ends).detach()
 

@@ -273,6 +273,19 @@ def _in_order(column: pd.Series) -> pd.Series:
     return column.map(known.index)
 
 
+def basis(scalars: pd.DataFrame) -> str:
+    """What the intervals in a record of `summary` are over, for a caption: seeds, or the images of one network each.
+
+    >>> basis(pd.DataFrame({"metric": ["accuracy", "robust_accuracy"], "seeds": [[0], [0]], "n": [100, 50]}))
+    "One network each, with Wilson's interval over its images (50 or 100)"
+    """
+    own = means(scalars)
+    images = " or ".join(f"{n:,}" for n in sorted(set(own["n"].astype(int))))
+    if own["seeds"].map(len).max() == 1:
+        return f"One network each, with Wilson's interval over its images ({images})"
+    return f"Mean over seeds with Student's t interval, and its standard error; {images} images each"
+
+
 def reading(scalars: pd.DataFrame, *, by: str = "network") -> str:
     """What the differences in a record say, a line for each."""
     lines = []

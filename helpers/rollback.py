@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers import training_state
-from helpers.checkpoints import say
 from helpers.divergence import Diverged
+from helpers.messages import say
 from helpers.training_state import Run
 
 N_GOOD = 3

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import checks, extractors, generation, image_quality, initialisers, likeness, noise, samplers, starts
+from helpers import checks, extractors, generation, image_quality, initialisers, likeness, samplers, starts
 from helpers.data import ImageSet
 from helpers.extractors import Extractor
 from helpers.image_quality import Protocol, Scores
@@ -191,7 +191,7 @@ def _moved(start: starts.Start, made: generation.Generated, *, seed: int, batch_
     found = []
     for rows in torch.arange(len(made.y)).split(batch_size):
         y, index = torch.from_numpy(made.y)[rows], torch.from_numpy(made.index)[rows]
-        first = generation.pixels(start.draw(y, noise.Key(seed, "generation/start", index))).numpy()
+        first = generation.pixels(start.draw(y, generation.start_key(seed, index))).numpy()
         change = (made.images[rows.numpy()].astype(np.float64) - first) / 255
         found.append(np.sqrt(np.square(change).reshape(len(rows), -1).sum(axis=1)))
     return np.concatenate(found)

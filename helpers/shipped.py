@@ -1,28 +1,25 @@
-"""Trained networks that come with the repository, so that a notebook shows a real result without training.
+"""Trained networks that come with the repository, so that a notebook shows a real result without training. No torch.
 
     params/shipped/<profile>/<name>-seed<k>/      weights.safetensors (bfloat16), card.json, history.json and .npz
 
 The card is the one of the training, with the accuracies of the rounded weights. A shipped network stands for its recipe
-only while the recipe has the digest that it was trained with: change the entry, and it is trained instead.
+only while the recipe has the digest that it was trained with: change the entry, and it is trained instead. `shipping`
+puts them there.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
+from filelock import FileLock
 
-from helpers import checkpoints, files, history, parameters
-from helpers.checkpoints import say
+from helpers import files, parameters
+from helpers.messages import say
 from helpers.parameters import Recipe
 
-CARD, WEIGHTS = "card.json", "weights.safetensors"
-STORED = torch.bfloat16
+CARD, LOCK = "card.json", "lock"
 
 
 def folder(recipe: Recipe, seed: int) -> Path:
@@ -30,26 +27,14 @@ def folder(recipe: Recipe, seed: int) -> Path:
     return parameters.ROOT / "params" / "shipped" / recipe.profile / f"{recipe.name}-seed{seed}"
 
 
-def rounded(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The network's state with its floats in bfloat16 (8 bits of mantissa: a relative error of at most 2⁻⁹).
-
-    >>> rounded(nn.Linear(1, 1))["weight"].dtype
-    torch.bfloat16
-    """
-    return {name: t.to(STORED) if t.is_floating_point() else t for name, t in network.state_dict().items()}
-
-
-def write(recipe: Recipe, seed: int, *, state: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> Path:
-    """Put a finished network's rounded `state` and `card` into the repository's folder, the card last; that folder."""
-    target, made = folder(recipe, seed), recipe.folder(seed)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / CARD).unlink(missing_ok=True)
-    checkpoints.save(target / WEIGHTS, state, {"digest": recipe.digest(seed)})
-    for name in history.FILES:
-        _copy(made / name, target / name)
-    hashes = {name: files.sha256(target / name) for name in (WEIGHTS, *history.FILES)}
-    files.write_json(target / CARD, {**card, "stored": str(STORED).removeprefix("torch."), "files": hashes})
-    return target
+def take(recipe: Recipe, seed: int) -> bool:
+    """`adopt` under the lock of the recipe's own folder, where nothing is finished yet; whether that was done."""
+    target = recipe.folder(seed)
+    if not (folder(recipe, seed) / CARD).exists() or (target / CARD).exists():
+        return False
+    files.make_folder(target)
+    with FileLock(target / LOCK):
+        return not (target / CARD).exists() and adopt(recipe, seed)
 
 
 def adopt(recipe: Recipe, seed: int) -> bool:
@@ -74,12 +59,13 @@ def adopt(recipe: Recipe, seed: int) -> bool:
         say(f"{who}: the shipped network in {here} is not usable ({type(error).__name__}: {error}), so it is trained")
         return False
     for name in card["files"]:
-        _copy(here / name, target / name)
-    _copy(here / CARD, target / CARD)
+        copy(here / name, target / name)
+    copy(here / CARD, target / CARD)
     say(f"{who}: the shipped network, trained at commit {str(card['provenance']['commit'])[:7]}, stored in bfloat16")
     return True
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
     with files.atomic(target) as temporary:
         shutil.copyfile(source, temporary)

@@ -65,11 +65,11 @@ def race_table(scalars: pd.DataFrame) -> pd.DataFrame:
             line |= {"theirs (µs)": _micro(here, way), "ratio": _interval(one), "not run": None}
             line["ratio (processor)"] = _interval(cpu.iloc[0].to_dict())
             half = here[(here["metric"] == "halved_speed_ratio") & (here["way"] == way) & (here["clock"] == "wall")]
-            line["ratio, bfloat16 search"] = _interval(half.iloc[0].to_dict()) if len(half) else None
+            line["ratio, bfloat16"] = _interval(half.iloc[0].to_dict()) if len(half) else None
         same = here[(here["metric"] == "verdict_agreement") & (here["way"] == way)]
         line["same verdict (%)"] = _interval(same.iloc[0].to_dict()) if len(same) else None
         lines.append(line)
-    order = ["work", "against", "ours (µs)", "theirs (µs)", "ratio", "ratio (processor)", "ratio, bfloat16 search"]
+    order = ["work", "against", "ours (µs)", "theirs (µs)", "ratio", "ratio (processor)", "ratio, bfloat16"]
     return pd.DataFrame(lines, columns=[*order, "same verdict (%)", "not run"], dtype=object)
 
 
@@ -126,6 +126,41 @@ def _met(found: Interval, aim: float) -> str:
     """Whether a ratio reaches its aim in all rounds, in some, in none."""
     low, high = (found.value if end is None else end for end in (found.low, found.high))
     return "met" if low >= aim else "missed" if high < aim else "met in some rounds only"
+
+
+def causes(race: pd.DataFrame, counts: pd.DataFrame, spots: pd.DataFrame, *, device: str) -> str:
+    """Why an aim is missed, a line for each miss: our share of the machine's ceiling, the kernels that take the time.
+
+    At s % of the ceiling nothing that computes the same is more than 100 / s times as fast as ours.
+    """
+    lines = []
+    for row, rival, found, aim in _aimed(race, device=device):
+        if _met(found, aim) == "met":
+            continue
+        words = []
+        share = counts[(counts["metric"] == "share_of_ceiling") & (counts["row"] == row) & (counts["way"] == OURS)]
+        if len(share):
+            most = 100 / float(share["value"].iloc[0])
+            reach = "" if found.value * most >= aim else ", short of the aim"
+            words.append(f"ours is at {100 / most:.0f} % of the ceiling, which is {found.value * most:.3g} ×{reach}")
+        kernels = spots[spots["row"] == row].head(3)
+        if len(kernels):
+            named = zip(kernels["kernel"], kernels["value"], strict=True)
+            words.append("its time: " + ", ".join(f"{name} {float(value):.0f} %" for name, value in named))
+        said = "; ".join(words) or "nothing was counted or profiled"
+        lines.append(f"{label(row)} against {rival}, {found} × for {aim:g} ×: {said}")
+    return "\n".join(lines) or "No aim is missed in any round."
+
+
+def _aimed(race: pd.DataFrame, *, device: str) -> list[tuple[str, str, Interval, float]]:
+    """Row, rival, ratio by the clock and aim of each comparison that an aim names and that was run."""
+    found = []
+    ratios = race[(race["metric"] == "speed_ratio") & (race["clock"] == "wall") & race["value"].notna()]
+    for one in ratios.to_dict("records"):
+        rivals, cpu, cuda = AIMS["pgd" if one["row"].startswith("pgd_") else one["row"]]
+        if one["way"] in rivals:
+            found.append((one["row"], one["way"], _interval(one), cuda if device == "cuda" else cpu))
+    return found
 
 
 def growth_frame(scalars: pd.DataFrame) -> pd.DataFrame:

@@ -43,7 +43,10 @@ def own_key(start: Start, y: Tensor, key: noise.Key, what: str, *, num_classes: 
 
 
 def grid_normal(key: noise.Key, n: int) -> Tensor:
-    """Normal draws (B, n), float64 on the grid of `exact_products`; the first of them do not depend on n."""
+    """Normal draws (B, n), float64 on the grid of `exact_products`; the first of them do not depend on n.
+
+    Those of `key.tabled()` lie on it anyhow.
+    """
     return exact_products.on_grid(key.normal((n,), dtype=torch.float64), bits=exact_products.NOISE_BITS)
 
 

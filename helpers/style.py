@@ -85,6 +85,7 @@ LABELS = {
     "mart": "MART",
     "fgsm_rs": "FGSM-RS",
     "fgsm_rs_large": "FGSM-RS, large step",
+    "fgsm_rs_few": "FGSM-RS, few images",
     "fgsm_rs_der": "FGSM-RS + DER",
     "madry_long": "Madry AT, long",
     "madry_long_der": "Madry AT + DER, long",

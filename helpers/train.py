@@ -32,10 +32,10 @@ from helpers import (
     training_state,
     training_step,
 )
-from helpers.checkpoints import say
 from helpers.context import deterministic
 from helpers.halved import InBfloat16
 from helpers.history import History, monitor
+from helpers.messages import say
 from helpers.parameters import Recipe
 from helpers.seeds import derived
 from helpers.training_state import Run

@@ -62,6 +62,10 @@ class Victim:
             raise ValueError("expected the network's logits to depend on x, got some without a gradient")
         return Seen(logits.detach(), value.detach(), slope)
 
+    def confirmed(self, logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The logits (B, K) that decide whether the network is fooled at x, where `look` said `logits`."""
+        return logits
+
     def _checked(self, x: Tensor) -> Tensor:
         logits = checks.logits(self._network(x), "the network's output")
         if len(logits) != len(x):

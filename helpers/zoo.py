@@ -41,19 +41,20 @@ from helpers import (
     parameters,
     removal,
     shipped,
+    shipping,
     train,
     training_state,
 )
 from helpers import history as histories
-from helpers.checkpoints import say
 from helpers.foreign import wrap
 from helpers.history import History
+from helpers.messages import say
 from helpers.parameters import Recipe
 from helpers.provenance import provenance
 
 __all__ = ["card", "dataset", "get", "histories_of", "history", "main", "seeds", "wrap"]
 
-CARD, WEIGHTS, LOCK = shipped.CARD, shipped.WEIGHTS, "lock"
+CARD, LOCK, WEIGHTS = shipped.CARD, shipped.LOCK, shipping.WEIGHTS
 CARD_STEPS = 20  # PGD on the card: 20 steps, as paper 1 evaluates
 BALL = ("attack_norm", "epsilon_255", "epsilon_l2", "step_size_255", "step_size_l2")
 BATCH = 500
@@ -317,7 +318,7 @@ def _progress(recipe: Recipe, seed: int) -> Iterator[train.Callback]:
 
 
 def ship(name: str, *, profile: str, seed: int) -> Path:
-    """Put a trained network into the repository (`helpers.shipped`): weights in bfloat16, measured once rounded.
+    """Put a trained network into the repository (`helpers.shipping`): weights in bfloat16, measured once rounded.
 
     On all test images, whatever `evaluation_n_images` says of the card after training.
     """
@@ -325,11 +326,11 @@ def ship(name: str, *, profile: str, seed: int) -> Path:
     if recipe.entry["source"] != "train":
         raise ValueError(f"expected a network trained here, got {name}, whose source is {recipe.entry['source']}")
     facts, network = _ensure(recipe, seed)
-    state = shipped.rounded(network)
+    state = shipping.rounded(network)
     training_state.fill(network, state)
     entry = {**recipe.entry, "evaluation_n_images": None}
     accuracy = _accuracies(network, train.dataset(entry, "test"), entry=entry, seed=seed)
-    return shipped.write(recipe, seed, state=state, card={**facts, "accuracy": accuracy})
+    return shipping.write(recipe, seed, state=state, card={**facts, "accuracy": accuracy})
 
 
 # ---- command line ----

@@ -107,6 +107,35 @@ def test_table_has_a_row_for_each_seed_and_for_their_mean():
     assert counted == [("madry", 2, 2, [0, 1]), ("trades", 2, None, [0])]  # without the mean curve
 
 
+def test_a_curve_of_too_few_epochs_is_not_asked_for_phases():
+    t = np.arange(1, 41)
+    bent = _broken(t, breaks=(20,), slopes=(-1, 0))
+    curves = [
+        pd.DataFrame({"network": name, "seed": 0, "epoch": t[:n], "delta": bent[:n]})
+        for name, n in [("madry", 4), ("madry_few", 40)]
+    ]
+    table = dynamics.table(pd.concat(curves), value="delta")
+    assert table["phases"].isna().tolist() == [True, False]
+    assert table["statement"][0] == "not asked for phases: 4 epochs are too few, 9 are needed"
+    assert dynamics.told(table, network="madry") == "too few epochs to look for phases"
+    assert dynamics.told(table, network="madry_few") == "1 break(s) found in its one seed"
+    assert dynamics.marks(table[:1]) == []
+    assert {row["network"] for row in dynamics.breaks(table)} == {"madry_few"}
+
+
+def test_one_seed_is_given_no_interval_and_no_verdict():
+    frame = dynamics.curves({("madry", 0): _history(probe_shift=0)})
+    frame[["energy", "pgd_error"]] = frame[["delta_energy", "clean_error"]].to_numpy()
+    rows = dynamics.final(frame)
+    said = dynamics.reading(pd.DataFrame(rows))
+    assert "moves E(x)" in said
+    assert "in one network, so without an interval" in said
+    ends = _ends({"trades": -0.4, "weat_adv": -0.1}, 0.01)
+    ends["seeds"] = [[0]] * len(ends)
+    assert "told apart by" not in dynamics.ending(ends, probe="train")
+    assert "no interval to tell them apart" in dynamics.ending(ends, probe="train")
+
+
 def test_where_the_curves_end():
     frame = dynamics.curves({("madry", seed): _history(probe_shift=seed) for seed in (0, 1, 2)})
     frame[["energy", "pgd_error"]] = frame[["delta_energy", "clean_error"]].to_numpy()
@@ -191,6 +220,7 @@ def test_curves_that_belong_to_no_probe_stand_with_both():
 def _ends(values: dict[str, float], half: float) -> pd.DataFrame:
     rows = [
         {"metric": "delta_energy", "probe": "train", "network": name, "value": v, "low": v - half, "high": v + half}
+        | {"seeds": [0, 1, 2]}
         for name, v in values.items()
     ]
     return pd.DataFrame([*rows, {"metric": "energy", "probe": "train", "network": "trades", "value": 0.0}])

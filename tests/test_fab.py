@@ -99,6 +99,35 @@ def test_neither_batch_nor_order_matters(norm, returns):
     assert torch.allclose(fab.fab(net, x[2:3], y[2:3], **given), whole[2:3], atol=1e-9)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_both_points_of_one_run_are_those_of_two(norm):
+    net = convolutional()
+    x = images(12)
+    y = net(x).argmax(1)
+    y[0] = (y[0] + 1) % 5  # wrong as it is
+    given = settings(norm, n_targets=3, n_steps=15, batch_size=5)
+    closest = fab.fab(net, x, y, **given | {"returns": "closest"})
+    given["epsilon"] = 1.1 * float(balls.distance(closest, x, norm=norm).median())
+    found = fab.both(net, x, y, **{key: value for key, value in given.items() if key != "returns"})
+    for point in fab.RETURNS:
+        assert torch.allclose(found[point], fab.fab(net, x, y, **given | {"returns": point}), atol=1e-9), point
+    wrong = net(found["first_success"]).argmax(1) != y
+    assert 1 < wrong[1:].sum() < 11, "some within the radius, some not"
+    assert not torch.equal(found["first_success"][wrong], found["closest"][wrong])
+
+
+def test_the_first_success_is_not_moved_by_images_that_still_search():
+    """One that is done stays in its batch until one in eight is: its point is the first all the same."""
+    net, x = linear(5), images(24)
+    y = net(x).argmax(1)
+    given = settings("linf", n_targets=1, n_steps=12, returns="first_success")
+    given["epsilon"] = 1.06 * float(distances(net, x, y, norm="linf").sort().values[1])  # two of 24 are done
+    whole = fab.fab(net, x, y, **given | {"batch_size": 24})
+    single = fab.fab(net, x, y, **given | {"batch_size": 1})
+    assert torch.allclose(whole, single, atol=1e-9)
+    assert 1 <= (net(whole).argmax(1) != y).sum() <= 3
+
+
 def test_more_targets_come_no_farther():
     net, x = convolutional(), images(30)
     y = net(x).argmax(1).detach()

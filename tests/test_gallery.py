@@ -22,7 +22,7 @@ def test_only_the_right_half_is_filled_in_and_begins_as_a_draw_of_the_start(done
     assert np.array_equal(image, images.pixels[:4].numpy())
     for row in (start, end):
         assert np.array_equal(row[..., :1], image[..., :1]), "a width of three: one column is the left half"
-    drawn = sets.START.draw(images.labels[:4], noise.Key(0, "gallery", images.index[:4]))
+    drawn = sets.START.draw(images.labels[:4], noise.Key(0, "gallery", images.index[:4]).tabled())
     assert start[..., 1:] / 255 == pytest.approx(drawn[..., 1:].numpy(), abs=0.5 / 255 + 1e-6)
     # E = −2 x_y: of the four classes' pixels (0, 0), (0, 1), (0, 2), (1, 0) the second and third are free.
     raised = (end.astype(int) - start).reshape(4, -1)[np.arange(4), np.arange(4)] / 255

@@ -82,11 +82,11 @@ def by_hand(network, rows=slice(None), **changes):
     """The images before rounding, by the keys that the module states."""
     given = SETTINGS | changes
     y, index = given["y"][rows], given["index"][rows]
-    x = START.draw(y, noise.Key(3, "generation/start", index))
+    x = START.draw(y, generation.start_key(3, index))
     options = {name: given[name] for name in ("step_size", "momentum", "noise_std", "n_steps", "gradient", "stop")}
     target = None if given["targets"] is None else given["targets"][y]
     energy = samplers.energy_of(network, given["energy"])
-    return samplers.sgld(energy, x, y, key=noise.Key(3, "generation/noise", index), target=target, **options)
+    return samplers.sgld(energy, x, y, key=generation.chain_key(3, index), target=target, **options)
 
 
 # What is generated
@@ -98,8 +98,8 @@ def test_images_are_those_of_the_sampler_from_the_start(tmp_path):
     x = by_hand(network)
     assert isinstance(made.images, np.memmap)
     assert arrays.identical(np.array(made.images), generation.pixels(x).numpy())
-    assert abs(made.images.astype(int) - generation.pixels(START.draw(SETTINGS["y"], noise.Key(
-        3, "generation/start", SETTINGS["index"]))).numpy()).max() > 10  # fmt: skip
+    assert abs(made.images.astype(int) - generation.pixels(START.draw(SETTINGS["y"], generation.start_key(
+        3, SETTINGS["index"]))).numpy()).max() > 10  # fmt: skip
     logits = network.eval()(torch.from_numpy(np.array(made.images)).float() / 255).detach()
     assert np.allclose(made.joint, energies.joint(logits, SETTINGS["y"]))
     assert np.allclose(made.marginal, energies.marginal(logits))
@@ -194,7 +194,7 @@ def test_with_a_clamped_gradient_both_are_proximal_sgld(tmp_path):
     network, options = Network(), {"momentum": 0.0, "max_gradient": 0.01, "step_size": 2.0}
     kept = ("step_size", "max_gradient", "noise_std", "n_steps")
     given = SETTINGS | options
-    key, y = noise.Key(3, "generation/noise", SETTINGS["index"]), SETTINGS["y"]
+    key, y = generation.chain_key(3, SETTINGS["index"]), SETTINGS["y"]
     x_0 = by_hand(network, n_steps=0)
     x = proximal.proximal_sgld(
         samplers.energy_of(network, "joint"), x_0, y, key=key, **{name: given[name] for name in kept}

@@ -160,6 +160,6 @@ def test_every_case_of_an_ablation_is_read_against_its_first(record):
 
 def test_start_noise_depends_on_seed_and_index_alone():
     asked = sample_sets.drawn(1, n=16, num_classes=4)
-    again = sets.START.draw(asked["y"], noise.Key(3, "generation/start", asked["index"]))
+    again = sets.START.draw(asked["y"], noise.Key(3, "generation/start", asked["index"]).tabled())
     still = dataclasses.replace(hybrids.table()["robust_jem"], n_steps=0, attack_n_steps=0, contrast_factor=1.0)
     assert np.array_equal(hybrids.piece(still, 1)["images"], generation.pixels(again).numpy())

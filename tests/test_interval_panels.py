@@ -64,3 +64,10 @@ def test_what_is_missing_is_named():
         drawn(means()[lambda frame: frame["ablation"] == "step"])
     with pytest.raises(ValueError, match=r"frame: expected columns \['ablation'\]"):
         drawn(means().drop(columns="ablation"))
+
+
+def test_the_legend_of_few_columns_lies_inside_the_figure():
+    figure = drawn(means(), marked={"noise": 0.5}, level={"kid": 7.0}, level_label="real images of another split")
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width

@@ -81,6 +81,8 @@ def test_readings_say_what_is_seen_and_what_is_not():
     assert overfitting.robust(turned).startswith("Madry AT: robust overfitting. ")
     falling = pd.DataFrame(overfitting.measured(curves([V[:10], V[:10] + 1, V[:10] - 1])))
     assert "no robust overfitting seen at these settings" in overfitting.robust(falling)
+    wide = pd.DataFrame(overfitting.measured(curves([V, V[:10].repeat(2), V - 1])))
+    assert overfitting.robust(wide).startswith("Madry AT: no rise told from noise. ")
     blind = np.linspace(60, 2, 20)
     gone = curves([V + 35, V + 36, V + 34], own=[blind] * 3, network="fgsm_rs")
     assert overfitting.catastrophic(pd.DataFrame(overfitting.measured(gone))).startswith(

@@ -23,6 +23,14 @@ def curves(n_seeds=3, epochs=6):
     return pd.DataFrame(rows)
 
 
+def test_epochs_are_counted_on_the_axis():
+    short = curves(1, epochs=4)
+    ax = plots.curve_with_band(short, x="epoch", y="delta", y_label="ΔE (nat)", by="network").axes[0]
+    ax.figure.canvas.draw()
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+    assert {line.get_marker() for line in ax.lines} == {"."}  # so few epochs are points
+
+
 def deltas(n=200):
     rng = np.random.default_rng(0)
     blocks = [

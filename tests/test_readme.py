@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from helpers import claims, ledger, parameters, readme, records, tables
@@ -60,6 +61,23 @@ def test_what_no_record_holds_is_not_run(root):
     assert table.loc[0, "published_ensemble"] == 45.37
     assert set(readme.claims_table().columns) == {"claim", "statement", "published"}
     assert all(f"`{profile}`" in readme.block() for profile in parameters.profiles())
+
+
+def test_networks_stand_by_what_they_are_for_and_seeds_are_one_row(root):
+    table = readme.networks_table()
+    names = list(table["network"])
+    assert names[:5] == ["madry", "trades", "mail_trades", "weat_nat", "weat_adv"]
+    assert len(names) == len(set(names))
+    firsts = [str(said)[:2] for said in table["notebooks"][5:]]
+    assert firsts == sorted(firsts)
+    row = table.set_index("network").loc["madry_few"]
+    cards = [card for card in readme.cards() if card["name"] == "madry_few"]
+    assert len(cards) == 3
+    assert row["trained"].endswith("40 epochs of 1,000 images, 3 seeds")
+    values = [card["accuracy"]["pgd"]["value"] for card in cards]
+    assert row["pgd"].value == pytest.approx(sum(values) / 3)
+    half = 4.3027 * np.std(values, ddof=1) / 3**0.5  # Student's t at 2 degrees of freedom
+    assert row["pgd"].high - row["pgd"].value == pytest.approx(half, rel=1e-3)
 
 
 def test_an_unconfirmed_value_is_not_printed():

@@ -28,7 +28,7 @@ def done(images):
 def test_noise_is_keyed_and_clipped_and_the_attack_stays_in_its_ball(images):
     found = refinement.corrupted(judges.Nested(gain=4.0), images, **ATTACK, seed=0, batch_size=10)
     x = images.images()
-    xi = noise.Key(0, "refinement/noise", images.index).normal(x.shape[1:])
+    xi = noise.Key(0, "refinement/noise", images.index).tabled().normal(x.shape[1:])
     assert torch.equal(found["noisy"], (x + 0.2 * xi).clamp(0, 1))
     assert (found["adversarial"] - x).abs().max() <= 0.1 + 1e-6
     assert (found["adversarial"] - x).abs().max() > 0.09

@@ -326,6 +326,24 @@ def test_the_network_is_put_back_when_it_raises():
     assert torch.is_grad_enabled()
 
 
+def test_a_large_gradient_whose_sum_is_too_large_for_float32_is_no_divergence():
+    found = run(lambda x, y: 2e38 * x.sum(1), torch.zeros(1, 3), n_steps=1, step_size=1e-38)
+    assert found.tolist() == [[pytest.approx(-2)] * 3]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_layout_in_memory_of_images_is_the_energys_own_business(precision):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    x, y = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(4)
+    rule = {"step_size": 0.1, "n_steps": 3, "noise_std": 0.01}
+    ends = [run(samplers.energy_of(network, "joint", precision=precision), one, y=y, **rule) for one in (
+        x, x.contiguous(memory_format=torch.channels_last))]  # fmt: skip
+    assert torch.equal(ends[0], ends[1])
+    with torch.no_grad():
+        assert torch.allclose(samplers.energy_of(network, "joint")(x, y), -network(x)[torch.arange(4), y], atol=1e-5)
+
+
 def test_divergence_is_raised_with_step_value_and_image():
     def steep(x, y):
         return x.square().sum(1).where(x.abs().amax(1) < 50, math.nan)

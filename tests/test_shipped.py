@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import files, parameters, shipped, zoo
+from helpers import checkpoints, execute, files, jobs, parameters, shipped, zoo
 
 
 @pytest.fixture
@@ -34,10 +34,29 @@ def test_a_shipped_network_comes_without_training(root, capsys, monkeypatch):
     assert tiny.same(network, zoo.get("madry", profile="tiny"))
 
 
+def test_its_job_of_a_run_is_a_copy_and_no_process(root, monkeypatch):
+    monkeypatch.setattr(execute.subprocess, "call", lambda *a, **k: pytest.fail("a process was started"))
+    job = jobs.Job("tiny", "network", "madry", seeds=(0,))
+    assert execute.run(job, threads=1) == 0
+    assert job.stamp.exists()
+    assert "the shipped network" in job.log.read_text(encoding="utf-8")
+    assert "stored" in zoo.card("madry", profile="tiny")
+
+
+@pytest.mark.parametrize("spoil", [True, False], ids=["no longer whole", "another seed"])
+def test_the_job_of_one_that_does_not_ship_is_a_process(root, monkeypatch, spoil):
+    started = []
+    monkeypatch.setattr(execute.subprocess, "call", lambda *a, **k: started.append(a) or 1)
+    if spoil:
+        (shipped.folder(recipe(), 0) / "history.npz").write_bytes(b"")
+    assert execute.run(jobs.Job("tiny", "network", "madry", seeds=(0,) if spoil else (1,)), threads=1) == 1
+    assert started
+
+
 def test_its_weights_are_those_trained_rounded(root):
     network = zoo.get("madry", profile="tiny")
     there = next((root / "first").glob("*/networks/madry/*/weights.safetensors"))
-    trained, _ = shipped.checkpoints.load(there)
+    trained, _ = checkpoints.load(there)
     for name, tensor in network.state_dict().items():
         expected = trained[name].to(torch.bfloat16).to(tensor.dtype) if tensor.is_floating_point() else trained[name]
         assert tensor.equal(expected), name
@@ -100,11 +119,11 @@ def test_the_profile_for_a_first_look_asks_for_shipped_networks_only():
     run = set(parameters.notebooks(profile)) - set(parameters.profile_facts(profile).get("on_request") or [])
     values = [parameters.read(one, profile) for one in run]
     wanted = {name for given in values for name in parameters.network_names(given)}
-    assert {"standard", "madry"} <= wanted
-    for name in wanted:
-        recipe = parameters.recipe(profile, name)
-        card = json.loads((shipped.folder(recipe, 0) / "card.json").read_text(encoding="utf-8"))
-        assert card["digest"] == recipe.digest(0), name
-        assert card["accuracy"]["clean"]["n"] == 10_000
+    assert {"standard", "madry", "weat_nat", "madry_few"} <= wanted
+    for recipe in (parameters.recipe(profile, name) for name in wanted):
+        for seed in recipe.seeds:
+            card = json.loads((shipped.folder(recipe, seed) / "card.json").read_text(encoding="utf-8"))
+            assert card["digest"] == recipe.digest(seed), (recipe.name, seed)
+            assert card["accuracy"]["clean"]["n"] == 10_000
     every = (parameters.ROOT / "params" / "shipped").rglob("*.*")
     assert sum(path.stat().st_size for path in every) <= 30 * 2**20

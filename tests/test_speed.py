@@ -57,7 +57,7 @@ def test_a_ratio_is_of_one_round():
 
 def test_gradients_in_bfloat16_are_compared_with_others_only():
     found = json.loads(json.dumps(FOUND))
-    found["pgd_20"]["ways"]["ours, bfloat16 search"] = course([5e-4, 1e-3, 5e-4], verdicts=[True] * 4)
+    found["pgd_20"]["ways"]["ours, bfloat16"] = course([5e-4, 1e-3, 5e-4], verdicts=[True] * 4)
     rows = speed.summary(found)
     assert one(rows, "halved_speed_ratio", clock="wall")["value"] == 5.0  # of torchattacks alone
     text = speed_tables.reading(frame(rows), device="cpu")
@@ -75,11 +75,11 @@ def test_the_share_of_the_ceiling():
     assert one(rows, "least_seconds", row="pgd_20")["value"] == 5e-4  # computing, not moving
     assert one(rows, "share_of_ceiling", row="pgd_20")["value"] == pytest.approx(50)
     found = json.loads(json.dumps(FOUND))
-    found["pgd_20"]["ways"]["ours, bfloat16 search"] = course([5e-4, 5e-4, 5e-4])
+    found["pgd_20"]["ways"]["ours, bfloat16"] = course([5e-4, 5e-4, 5e-4])
     rows = speed.counted(found)
-    assert one(rows, "share_of_ceiling", way="ours, bfloat16 search")["value"] == pytest.approx(50)
+    assert one(rows, "share_of_ceiling", way="ours, bfloat16")["value"] == pytest.approx(50)
     table = speed_tables.count_table(frame(rows))
-    assert list(table["way"]) == ["ours", "ours, bfloat16 search"]
+    assert list(table["way"]) == ["ours", "ours, bfloat16"]
     assert list(table["share (%)"]) == [50, 50]
 
 
@@ -98,6 +98,21 @@ def test_aims_are_met_missed_or_between(factor, said):
     assert "by the processor" in text
     assert text.startswith("verdicts under PGD-20 against torchattacks: ")
     assert text.endswith(said)
+
+
+def test_a_miss_has_its_cause():
+    def said(factor):
+        found = json.loads(json.dumps(FOUND))
+        found["pgd_20"]["ways"]["torchattacks"]["wall"] = [factor * t for t in (2e-3, 4e-3, 2e-3)]
+        found["hot_spots"]["pgd_20"] = [{"kernel": "conv", "share": 87.6, "calls": 3}]
+        rows = [frame(one(found)) for one in (speed.summary, speed.counted, speed.hot_spots)]
+        return speed_tables.causes(*rows, device="cpu")
+
+    # 5e5 operations at 1e9 a second are 0.5 ms, half of ours: at the ceiling the ratio of 2 would be 4
+    assert said(1.0).startswith("verdicts under PGD-20 against torchattacks, 2.000 [2.000, 2.000] × for 2.5 ×: ")
+    assert said(1.0).endswith("ours is at 50 % of the ceiling, which is 4 ×; its time: conv 88 %")
+    assert "short of the aim; its time" in said(0.5)
+    assert said(2.0) == "No aim is missed in any round."
 
 
 def test_the_table_has_a_line_for_each_rival():
