@@ -302,9 +302,8 @@ def fit_temperature(logits: Tensor, y: Tensor, *, level: float = 0.95) -> Temper
         if abs(step) <= _CLOSE * beta:
             break
     beta = path[-1][0]
-    at_bound = (
-        not (1 + _CLOSE) / HIGHEST < beta < (1 - _CLOSE) / LOWEST
-    )  # β + (bound − β) is the bound but for rounding
+    # β + (bound − β) is the bound but for rounding
+    at_bound = not (1 + _CLOSE) / HIGHEST < beta < (1 - _CLOSE) / LOWEST
     temperatures, values = (tuple(column) for column in zip(*((1 / b, v) for b, v in path), strict=True))
     return Temperature(_of_beta(f, right, beta, at_bound, level), temperatures, values, at_bound)
 
