@@ -163,6 +163,9 @@ def find(claim: Claim, results: Results, *, seed: int) -> Finding:
         return Finding(claim, "not run", data, reason=claim.unmeasured)
     if claim.only_on and claim.only_on != data:
         return Finding(claim, "not run", data, reason=f"a statement about {claim.only_on}")
+    bodies = {one.entry.get("architecture") for one in recipes_of(claim, results.p.profile)} - {claim.only_with}
+    if claim.only_with and bodies:
+        return Finding(claim, "not run", data, reason=f"the value of a {claim.only_with}; here it is another network")
     try:
         samples = [measure(one, results) for one in claim.terms]
     except NotRun as missing:
@@ -192,11 +195,17 @@ def trained_once(provenance: Mapping[str, Any], profile: str) -> bool:
     return bool(seeds) and max(seeds) == 1
 
 
+def recipes_of(claim: Claim, profile: str) -> list[parameters.Recipe]:
+    """The recipes of the networks that a claim names, those that the profile has."""
+    there = parameters.recipes(profile)
+    named = [value for one in claim.terms for key, value in one.where if key == "network"]
+    return [there[name] for name in named if name in there]
+
+
 def data_set(claim: Claim, profile: str) -> str:
     """The data that the claim's networks were trained on, as networks.yaml names them; else the profile's."""
     there = parameters.recipes(profile)
-    named = [value for one in claim.terms for key, value in one.where if key == "network"]
-    sets = [there[name].entry["dataset"] for name in named if name in there]
+    sets = [one.entry["dataset"] for one in recipes_of(claim, profile)]
     sets = sets or [one.entry["dataset"] for one in list(there.values())[:1]]
     return next((str(one) for one in sets if one), profile)
 

@@ -53,6 +53,7 @@ CLAIM = _terms(
     paper={"choices": PAPERS},
     statement={},
     only_on={"optional": True},  # a data set: elsewhere the claim is not run
+    only_with={"optional": True},  # the architecture that a value is of: with another the claim is not run
     min_seeds={"type": "int", "minimum": 1, "optional": True},  # with fewer it is undecided
     unmeasured={"optional": True},  # why nothing here measures it; in place of evidence and comparison
     note={"optional": True},
@@ -135,6 +136,7 @@ class Claim:
     comparison: Comparison | None = None
     published: Published | None = None
     only_on: str | None = None
+    only_with: str | None = None
     min_seeds: int = 0
     unmeasured: str | None = None
     note: str | None = None

@@ -157,6 +157,9 @@ def test_why_nothing_was_found(root):
     assert reason(frame="pairs") == "01_energy_landscape/pairs has no frame pairs"
     assert reason(notebook="03_weat") == "03_weat is not in this profile"
     assert reason(more={"only_on": "cifar10"}) == "a statement about cifar10"
+    asked = {"where": {"network": "madry"}, "more": {"only_with": "resnet18"}}
+    assert reason(**asked) == "the value of a resnet18; here it is another network"
+    assert "has no delta_energy" in reason(where={"network": "madry"}, more={"only_with": "smallcnn"})
     assert reason(where={"network": "$overfitting_network"}) == "this profile names no overfitting_network"
     measured(root, scalars=[records.scalar("delta_energy", 1.0, interval=(0, 2), interval_kind="normal", level=0.9)])
     assert reason() == "01_energy_landscape/pairs: delta_energy has an interval of level 0.9, not 0.95"
