@@ -48,7 +48,7 @@ from helpers import (
 )  # fmt: skip
 from helpers.interleaved import Way
 
-__all__ = ["KNOBS", "ROWS", "Contest", "Setting", "of", "ours", "prepared"]
+__all__ = ["KNOBS", "ROWS", "Contest", "Setting", "ensemble", "of", "ours", "prepared"]
 
 # The notebook's parameters that rows take, by name.
 KNOBS = (
@@ -231,20 +231,24 @@ def _pgd(s: Setting, n_steps: int) -> Contest:
     return contest
 
 
+def ensemble(s: Setting, k: int, precision: verdicts.Precision = "float32") -> autoattack.Evaluation:
+    """AutoAttack standard on the images of round k."""
+    images = s.some(k, max(1, s.values["ensemble_n_images"] // s.values["rounds"]))
+    return autoattack.standard(
+        s.robust, images.images(), images.labels, norm="linf", epsilon=s.ball()["epsilon"], seed=s.values["seed"],
+        index=images.index, batch_size=s.values["batch_size"], precision=precision,
+    )  # fmt: skip
+
+
 def _autoattack(s: Setting) -> Contest:
     n, size = max(1, s.values["ensemble_n_images"] // s.values["rounds"]), s.values["batch_size"]
-    epsilon = s.ball()["epsilon"]
 
     def ours(k: int, precision: verdicts.Precision = "float32") -> Tensor:
-        images = s.some(k, n)
-        return autoattack.standard(
-            s.robust, images.images(), images.labels, norm="linf", epsilon=epsilon, seed=s.values["seed"],
-            index=images.index, batch_size=size, precision=precision,
-        ).robust  # fmt: skip
+        return ensemble(s, k, precision).robust
 
     contest = Contest("image", {OURS: Way(ours, n), HALVED: Way(partial(ours, precision="bfloat16"), n)}, warm=False)
     theirs = plain_ways.layered(s.robust).eval()
-    make = partial(peers.autoattack, theirs, epsilon=epsilon, batch_size=size)
+    make = partial(peers.autoattack, theirs, epsilon=s.ball()["epsilon"], batch_size=size)
     contest.invite("AutoAttack", partial(_judged, s, make, n))
     return contest
 

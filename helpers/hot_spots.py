@@ -1,4 +1,4 @@
-"""Where the time goes: the kernels that a row's way spends most of it in (torch.profiler)."""
+"""Where the time goes: the kernels that a row's way spends most of it in (torch.profiler), or its attacks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,29 @@ SHOWN = 6
 
 
 def measured(setting: Setting) -> dict[str, list[dict[str, Any]]]:
-    """For each of `PROFILED` that is raced its kernels by their share of time (%), longest first, the rest as one."""
+    """For each of `PROFILED` that is raced its kernels by their share of time (%), longest first, the rest as one.
+
+    Of AutoAttack its attacks in their place, with the images that each sent through the network.
+    """
     found = {}
     rows = [*setting.values["speed_rows"], *ALWAYS]
     for row, way in ((row, way) for row, way in PROFILED.items() if row in rows):
         run = contests.ours(row, setting, way)
         run(0)
         found[row] = _shares(partial(run, 0), setting.device)
+    if "autoattack" in rows:
+        found["autoattack"] = _attacks(setting)
     return found
+
+
+def _attacks(setting: Setting) -> list[dict[str, Any]]:
+    done = contests.ensemble(setting, 0)
+    times = sorted(((name, took) for name, took in done.seconds.items() if took > 0), key=lambda one: -one[1])
+    total = sum(took for _, took in times)
+    return [
+        {"kernel": name, "share": 100 * took / total, "calls": done.cost[name].forward if name in done.cost else 0}
+        for name, took in times
+    ]
 
 
 def _shares(work: Callable[[], object], device: torch.device) -> list[dict[str, Any]]:

@@ -257,7 +257,7 @@ def _curves(
     ax.set_ylim(low - margin, high + margin)
     ax.margins(x=0.01)
     if x == "epoch":  # which is counted
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,8 @@ def measure(*, folder: Path | str, profile: str, values: Mapping[str, Any]) -> d
     folder = Path(folder)
     files.write_json(folder / "request.json", {"profile": profile, "values": dict(values)})
     python = os.environ.get("PEERS_PYTHON") or sys.executable
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    # A kernel's matplotlib backend is a package that the other Python need not have.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "MPLBACKEND": "Agg"}
     command = [python, *COMMAND, str(folder.resolve())]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
