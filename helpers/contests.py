@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,7 @@ from helpers import (
     verdicts,
     zoo,
 )  # fmt: skip
+from helpers.contest import Contest
 from helpers.interleaved import Way
 
 __all__ = ["KNOBS", "ROWS", "Contest", "Setting", "ensemble", "of", "ours", "prepared"]
@@ -96,34 +97,6 @@ class Setting:
         return self.test.subset(rows.to(self.device))
 
 
-@dataclass
-class Contest:
-    """A row's ways, ours first; `absent` says why a peer is not among them; `warm`: one untimed round first.
-
-    `work` of our way is what is counted, without what is only a start, and `work_items` is how many items it handles.
-    """
-
-    item: str
-    ways: dict[str, Way]
-    absent: dict[str, str] = field(default_factory=dict)
-    warm: bool = True
-    work: Callable[[], object] | None = None
-    work_items: float = 1.0
-
-    def invite(self, name: str, make: Callable[[], Way]) -> None:
-        """Add a peer where it is there and does what is asked; else note why not."""
-        try:
-            way = make()
-            if self.warm:
-                way.run(0)
-        except peers.Absent as reason:
-            self.absent[name] = str(reason)
-        except Exception as error:  # other people's code: whatever it raises, the other ways are still to be timed
-            self.absent[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        else:
-            self.ways[name] = way
-
-
 def prepared(values: Mapping[str, Any], profile: str, device: torch.device) -> Setting:
     """Images and networks of the rows, on `device`."""
     name = values["robust_network"]
@@ -156,7 +129,7 @@ def _attackers(s: Setting, network: nn.Module, n_steps: int) -> dict[str, Callab
     return found | {name: partial(make, theirs, **given, **more) for name, make in peers.ATTACKS.items()}
 
 
-def _attack_step(s: Setting, *, peers_too: bool = True) -> Contest:
+def _attack_step(s: Setting) -> Contest:
     n, network = s.values["step_n_images"], s.untrained
     images = s.some(0, n)
     x, y = images.images(), images.labels
@@ -168,14 +141,12 @@ def _attack_step(s: Setting, *, peers_too: bool = True) -> Contest:
 
     items = float(n * STEPS_AT_ONCE)
     contest = Contest("image and step", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
-    if not peers_too:
-        return contest
     contest.ways[HALVED] = Way(partial(ours, seen=halved.InBfloat16(network, s.device)), items)
     makes = _attackers(s, network, STEPS_AT_ONCE)
     own = peers.ATTACKS["torchattacks"]
     makes["torchattacks, batch norm folded"] = lambda: own(network, **s.ball(), n_steps=STEPS_AT_ONCE)
     for name, make in makes.items():
-        contest.invite(name, partial(_searching, make, x, y, items))
+        contest.invited[name] = partial(_searching, make, x, y, items)
     return contest
 
 
@@ -227,7 +198,7 @@ def _pgd(s: Setting, n_steps: int) -> Contest:
     contest.ways[HALVED] = Way(partial(ours, precision="bfloat16"), n)
     contest.ways["ours, plain"] = _judging(s, plain, n, keyed=True)
     for name, make in _attackers(s, s.robust, n_steps).items():
-        contest.invite(name, partial(_judged, s, make, n))
+        contest.invited[name] = partial(_judged, s, make, n)
     return contest
 
 
@@ -249,7 +220,7 @@ def _autoattack(s: Setting) -> Contest:
     contest = Contest("image", {OURS: Way(ours, n), HALVED: Way(partial(ours, precision="bfloat16"), n)}, warm=False)
     theirs = plain_ways.layered(s.robust).eval()
     make = partial(peers.autoattack, theirs, epsilon=s.ball()["epsilon"], batch_size=size)
-    contest.invite("AutoAttack", partial(_judged, s, make, n))
+    contest.invited["AutoAttack"] = partial(_judged, s, make, n)
     return contest
 
 
@@ -272,7 +243,7 @@ def _chain(s: Setting) -> Contest:
     contest.ways[HALVED] = Way(partial(ours, precision="bfloat16"), items)
     theirs = plain_ways.layered(s.robust).eval()
     for name, make in peers.CHAINS.items():
-        contest.invite(name, partial(_chaining, partial(make, theirs, shape=s.shape, **rule), y, items))
+        contest.invited[name] = partial(_chaining, partial(make, theirs, shape=s.shape, **rule), y, items)
     return contest
 
 
@@ -319,7 +290,7 @@ def _class_pca(s: Setting) -> Contest:
 # Corruptions and training -------------------------------------------------------------------------------------------
 
 
-def _corruptions(s: Setting, *, peers_too: bool = True) -> Contest:
+def _corruptions(s: Setting) -> Contest:
     n, v = s.values["corrupted_n_images"], s.values
     images = s.some(0, n)
     x, every = images.images(), [(name, severity) for name in v["corruption_names"] for severity in v["severities"]]
@@ -331,8 +302,7 @@ def _corruptions(s: Setting, *, peers_too: bool = True) -> Contest:
 
     items = float(n * len(every))
     contest = Contest("image and corruption", {OURS: Way(ours, items)}, work=lambda: ours(0), work_items=items)
-    if peers_too:
-        contest.invite("imagecorruptions", lambda: _spoiling(s, images, every, items))
+    contest.invited["imagecorruptions"] = lambda: _spoiling(s, images, every, items)
     return contest
 
 
@@ -389,14 +359,16 @@ ROWS: dict[str, Callable[[Setting], Contest]] = {
 
 
 def ours(row: str, setting: Setting, way: str = OURS) -> Callable[[int], Tensor | None]:
-    """A round of one of our own ways of a row, without any peer."""
-    alone = {"attack_step": _attack_step, "corruptions": _corruptions}
-    contest = alone[row](setting, peers_too=False) if row in alone else of(row, setting)
-    return contest.ways[way].run
+    """A round of one of our own ways of a row, no peer invited to it."""
+    return _made(row, setting).ways[way].run
 
 
 def of(row: str, setting: Setting) -> Contest:
-    """The contest of a row: one of `ROWS`, or pgd_<n>."""
+    """The contest of a row, one of `ROWS` or pgd_<n>, with the peers that are there."""
+    return _made(row, setting).gathered()
+
+
+def _made(row: str, setting: Setting) -> Contest:
     if row.startswith("pgd_"):
         return _pgd(setting, int(row.removeprefix("pgd_")))
     return ROWS[row](setting)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import dynamics
+from helpers import dynamics, published_dynamics
 
 
 def _broken(t: np.ndarray, *, breaks: tuple[float, ...], slopes: tuple[float, ...]) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_squared_error_never_grows_with_the_number_of_pieces():
 
 def test_breaks_of_the_published_curve_are_those_of_the_paper():
     # Fig. 1(a) marks epochs 10 and 78 for SAT; the digitised points are read every third epoch, hence 4.
-    found = dynamics.table(dynamics.published_curves(), value="delta_energy").set_index("network").loc["SAT"]
+    found = dynamics.table(published_dynamics.curves(), value="delta_energy").set_index("network").loc["SAT"]
     np.testing.assert_allclose([found["break_1"], found["break_2"]], (10, 78), atol=4)
 
 
@@ -132,8 +132,8 @@ def test_one_seed_is_given_no_interval_and_no_verdict():
     assert "in one network, so without an interval" in said
     ends = _ends({"trades": -0.4, "weat_adv": -0.1}, 0.01)
     ends["seeds"] = [[0]] * len(ends)
-    assert "told apart by" not in dynamics.ending(ends, probe="train")
-    assert "no interval to tell them apart" in dynamics.ending(ends, probe="train")
+    assert "told apart by" not in published_dynamics.ending(ends, probe="train")
+    assert "no interval to tell them apart" in published_dynamics.ending(ends, probe="train")
 
 
 def test_where_the_curves_end():
@@ -150,7 +150,7 @@ def test_where_the_curves_end():
 def test_published_values_stand_beside_the_same_fraction_of_our_training():
     t = np.arange(1, 31)
     curves = pd.DataFrame({"network": "madry", "seed": 0, "epoch": t, "delta_energy": -0.01 * t})
-    table = dynamics.beside_published(curves, data="digits").set_index("published epoch")
+    table = published_dynamics.beside(curves, data="digits").set_index("published epoch")
     assert table.loc[90, "published, CIFAR-10"] == -0.513
     assert table.loc[90, "our epoch"] == 27
     assert table.loc[90, "ours, digits"].value == pytest.approx(-0.27)
@@ -159,7 +159,7 @@ def test_published_values_stand_beside_the_same_fraction_of_our_training():
 
 def test_reading_at_a_fraction_of_training():
     epochs = np.arange(1, 31)
-    got = dynamics.at_epochs(epochs, 2.0 * epochs, np.array([50, 100]), of=100)
+    got = published_dynamics.at_epochs(epochs, 2.0 * epochs, np.array([50, 100]), of=100)
     np.testing.assert_allclose(got, [30.0, 60.0])
 
 
@@ -228,17 +228,17 @@ def _ends(values: dict[str, float], half: float) -> pd.DataFrame:
 
 def test_the_order_of_the_weighted_methods_is_said_with_what_is_certain_of_it():
     published = {"trades": -0.4, "weat_adv": -0.1, "mail_trades": 0.3, "weat_nat": -0.2}
-    said = dynamics.ending(_ends(published, 0.06), probe="train")
+    said = published_dynamics.ending(_ends(published, 0.06), probe="train")
     assert said.index("WEAT (adversarial)") < said.index("WEAT (natural)") < said.index("MAIL-TRADES")
     assert "WEAT_adv -0.005, WEAT_nat -0.022, MAIL-TRADES -0.031, TRADES -0.044" in said
     assert "The order is the same; 2 of 3 neighbours" in said  # −0.1 and −0.2 overlap; the signs of 0.3 part the rest
     other = {**published, "weat_adv": -0.9}
-    assert "The order is another" in dynamics.ending(_ends(other, 0.01), probe="train")
+    assert "The order is another" in published_dynamics.ending(_ends(other, 0.01), probe="train")
 
 
 def test_the_weighted_methods_stand_beside_their_own_figure():
     t = np.arange(1, 31)
     curves = pd.DataFrame({"network": "weat_adv", "seed": 0, "epoch": t, "delta_energy": -0.01 * t})
-    table = dynamics.beside_published(curves, data="digits", figure="weighted").set_index("published epoch")
+    table = published_dynamics.beside(curves, data="digits", figure="weighted").set_index("published epoch")
     assert table["published"].to_dict() == {10: 0.009, 60: 0.007, 99: -0.005}
     assert table.loc[60, "ours, digits"].value == pytest.approx(-0.18)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from attack_cases import EPSILON, convolutional, middle
 
-from helpers import contests, peers
+from helpers import peers
+from helpers.contest import Contest
 from helpers.interleaved import Way
 
 
@@ -44,15 +45,13 @@ def test_samplers_of_others_take_their_own_size_only():
 
 
 def test_a_contest_notes_who_does_not_come():
-    contest = contests.Contest("image", {})
-    contest.invite("here", lambda: Way(lambda k: None, 1.0))
-    contest.invite("fails", lambda: Way(lambda k: 1 / 0, 1.0))
-
     def away():
         raise peers.Absent("not installed")
 
-    contest.invite("away", away)
-    assert list(contest.ways) == ["here"]
+    here, fails = Way(lambda k: None, 1.0), Way(lambda k: 1 / 0, 1.0)
+    contest = Contest("image", {}, invited={"here": lambda: here, "fails": lambda: fails, "away": away})
+    assert not contest.ways  # nobody is asked before it is gathered
+    assert list(contest.gathered().ways) == ["here"]
     assert contest.absent == {"fails": "ZeroDivisionError: division by zero", "away": "not installed"}
 
 
