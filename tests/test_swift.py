@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
-from victims import convolutional, images
+from victims import Liar, convolutional, images
 
 from helpers import apgd, autoattack, balls, fab, noise, swift, victim
 
@@ -20,20 +19,6 @@ def case(device="cpu"):
 def evaluate(net, x, y, **changes):
     given = {"attacks": autoattack.STANDARD, "budget": BUDGET, "norm": "linf", "epsilon": EPSILON, "seed": 0}
     return autoattack.evaluate(net, x, y, index=INDEX, batch_size=N, **given | changes)
-
-
-class Liar(nn.Module):
-    """In place of the network in bfloat16: it sees another class everywhere."""
-
-    asked = 0
-
-    def __init__(self, network, device):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        Liar.asked += 1
-        return -self.network(x)
 
 
 def test_what_bfloat16_alone_calls_fooled_stays_in_the_search(device, monkeypatch):

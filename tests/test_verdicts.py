@@ -3,7 +3,7 @@
 import pytest
 import torch
 from attack_cases import EPSILON, convolutional, middle
-from torch import nn
+from victims import Liar
 
 from helpers import attacks, verdicts
 
@@ -63,23 +63,10 @@ def test_autoattack_has_the_same_verdicts_image_by_image(device, norm):
     assert torch.equal(whole, single)
 
 
-class Liar(nn.Module):
-    """In place of the network in bfloat16: it sees another class everywhere."""
-
-    asked = 0
-
-    def __init__(self, network, device):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        Liar.asked += 1
-        return -self.network(x)
-
-
 def test_bfloat16_condemns_nobody(device, monkeypatch):
     net, x, y = case(device)
     monkeypatch.setattr(verdicts, "InBfloat16", Liar)
+    Liar.asked = 0
     still = rule("linf", step_size=1e-9, n_steps=2)  # no step goes anywhere, so only a lie could condemn
     found = verdicts.standing(net, x, y, index=INDEX, batch_size=N, precision="bfloat16", **still)
     assert Liar.asked == 2

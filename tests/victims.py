@@ -54,3 +54,17 @@ def distances(net, x, y, *, norm):
     gaps = gaps.gather(1, y[:, None]) - gaps
     lengths = torch.linalg.vector_norm(w[y][:, None] - w[None], ord=1 if norm == "linf" else 2, dim=2)
     return (gaps / lengths.clamp_min(1e-300)).scatter(1, y[:, None], torch.inf).amin(1)
+
+
+class Liar(nn.Module):
+    """In place of the network in bfloat16: it sees another class everywhere."""
+
+    asked = 0
+
+    def __init__(self, network, device):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        Liar.asked += 1
+        return -self.network(x)
