@@ -19,18 +19,31 @@ CROP_PAD = 4  # pixels of black on each side before a random crop, He et al. 201
 SHIFT_PAD = 1  # digits: at 16×16, a pixel
 
 
-def crop(pixels: Tensor, *, pad: int, seed: int, index: Tensor, epoch: int) -> Tensor:
-    """Pad with `pad` black pixels on each side and cut a window of the old size at a random place.
+def crop(pixels: Tensor, *, pad: int, seed: int, index: Tensor, epoch: int, reflect: bool = False) -> Tensor:
+    """Pad with `pad` pixels on each side, black or the image's mirrored edge, and cut a window at a random place.
 
     pixels: (B, C, H, W) uint8; index: (B,). Returns (B, C, H, W) uint8. Each of (2 pad + 1)² places is equally likely.
+    A model of the images learns black edges as well, so JEM and JEM++ mirror theirs.
     """
     _, _, height, width = pixels.shape
     offset = noise.integers(2 * pad + 1, seed=seed, purpose="augment/crop", index=index, step=epoch, shape=(2,))
     rows = offset[:, :1] + torch.arange(height, device=pixels.device)  # (B, H)
     columns = offset[:, 1:] + torch.arange(width, device=pixels.device)  # (B, W)
-    padded = F.pad(pixels, (pad, pad, pad, pad))
+    if reflect:
+        rows, columns, padded = _mirrored(rows - pad, height), _mirrored(columns - pad, width), pixels
+    else:
+        padded = F.pad(pixels, (pad, pad, pad, pad))
     image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _mirrored(place: Tensor, size: int) -> Tensor:
+    """Places of pixels beyond an edge, mirrored at it without repeating it, as PyTorch's "reflect" does.
+
+    >>> _mirrored(torch.tensor([-2, -1, 0, 3, 4, 5]), 4).tolist()
+    [2, 1, 0, 3, 2, 1]
+    """
+    return (size - 1) - ((size - 1) - place.abs()).abs()
 
 
 def flip(pixels: Tensor, *, seed: int, index: Tensor, epoch: int) -> Tensor:
@@ -69,6 +82,10 @@ def _crop(pixels: Tensor, **key: object) -> Tensor:
     return crop(pixels, pad=CROP_PAD, **key)  # type: ignore[arg-type]
 
 
+def _reflect_crop_flip(pixels: Tensor, **key: object) -> Tensor:
+    return flip(crop(pixels, pad=CROP_PAD, reflect=True, **key), **key)  # type: ignore[arg-type]
+
+
 def _crop_flip(pixels: Tensor, **key: object) -> Tensor:
     return flip(_crop(pixels, **key), **key)  # type: ignore[arg-type]
 
@@ -89,6 +106,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "crop": _crop,
     "flip": flip,
     "crop_flip": _crop_flip,
+    "reflect_crop_flip": _reflect_crop_flip,
     "autoaugment": _autoaugment("cifar10"),
     "autoaugment_svhn": _autoaugment("svhn", mirrored=False),
     "autoaugment_imagenet": _autoaugment("imagenet"),

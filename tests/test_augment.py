@@ -27,11 +27,12 @@ def test_contract(name):
         assert not augment.augment(name, X, seed=2, index=INDEX, epoch=2).equal(out)
 
 
-def test_crop_cuts_a_window_of_the_padded_image_and_reaches_every_place():
+@pytest.mark.parametrize("reflect", [False, True])
+def test_crop_cuts_a_window_of_the_padded_image_and_reaches_every_place(reflect):
     pad = 2
     x = X[:1].expand(400, -1, -1, -1)
-    out = augment.crop(x, pad=pad, seed=0, index=torch.arange(400), epoch=0)
-    padded = torch.nn.functional.pad(X[0], (pad,) * 4)
+    out = augment.crop(x, pad=pad, seed=0, index=torch.arange(400), epoch=0, reflect=reflect)
+    padded = torch.nn.functional.pad(X[:1].float(), (pad,) * 4, mode="reflect" if reflect else "constant")[0].byte()
     windows = [padded[:, i : i + 12, j : j + 12] for i in range(5) for j in range(5)]
     counts = torch.tensor([(out == w).flatten(1).all(1).sum().item() for w in windows])
     assert counts.sum() == 400
