@@ -5,7 +5,8 @@ The same figure gives the same bytes: no dates are written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -30,11 +31,22 @@ def save(fig: Figure, p: Parameters, name: str, record: Origin, *, caption: str,
         with files.atomic(p.folder / f"{name}.png") as path:
             png = {"Title": name, "Description": text, "Source": _source(origin), "Software": None}
             fig.savefig(path, dpi=200, metadata=png)
-        with files.atomic(p.folder / f"{name}.pdf") as path:
+        with files.atomic(p.folder / f"{name}.pdf") as path, _laid_out(fig):
             pdf = {"Title": name, "Subject": text, "Keywords": _source(origin), "CreationDate": None}
             fig.savefig(path, metadata=pdf)
     describe(p, "figure", name, origin=origin, caption=caption, alt=alt, made=[f"{name}.png", f"{name}.pdf"])
     return fig
+
+
+@contextmanager
+def _laid_out(fig: Figure) -> Iterator[None]:
+    """Axes stay where the last drawing put them: the PDF is the PNG's picture, and the layout is worked out once."""
+    engine = fig.get_layout_engine()
+    fig.set_layout_engine("none")
+    try:
+        yield
+    finally:
+        fig.set_layout_engine(engine)
 
 
 def checked(name: str, record: Origin, caption: str) -> list[dict[str, Any]]:

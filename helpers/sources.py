@@ -20,13 +20,13 @@ def of(path: Path | str) -> list[Path]:
     ['sources.py']
     """
     path = Path(path).resolve()
+    modules = {module.stem for module in PACKAGE.glob("*.py")}
     found: set[Path] = set()
-    waiting = [path]
+    waiting = {path}
     while waiting:
         current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting += _imported(current)
+        found.add(current)
+        waiting |= {PACKAGE / f"{name}.py" for name in _imported(current) & modules} - found
     return [path, *sorted(found - {path})]
 
 
@@ -59,16 +59,14 @@ def _plain(source: str) -> str:
     return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in source.splitlines())
 
 
-def _imported(path: Path) -> Iterator[Path]:
-    """Files of the modules of `helpers` named in `path`'s import statements."""
+def _imported(path: Path) -> set[str]:
+    """Modules of `helpers` that `path`'s import statements may name, "__init__" among them where they name any."""
     try:
         names = _named(code_of(path))
     except SyntaxError as error:
         raise ValueError(f"{path}: expected Python, got {error.msg} on line {error.lineno}") from None
-    for name in names:
-        parts = name.split(".")
-        if parts[0] == PACKAGE.name:
-            yield from _files(parts[1:])
+    own = [name.split(".") for name in names if name.split(".")[0] == PACKAGE.name]
+    return {parts[1] for parts in own if len(parts) > 1} | ({"__init__"} if own else set())
 
 
 @functools.lru_cache(maxsize=1024)  # by the code itself: a run asks for each file some sixty times
@@ -86,9 +84,3 @@ def _names(node: ast.AST) -> Iterator[str]:
             base = f"{PACKAGE.name}.{base}".rstrip(".")
         yield base
         yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _files(parts: list[str]) -> Iterator[Path]:
-    yield PACKAGE / "__init__.py"
-    if parts and (PACKAGE / f"{parts[0]}.py").exists():
-        yield PACKAGE / f"{parts[0]}.py"

@@ -309,8 +309,9 @@ def _progress(recipe: Recipe, seed: int) -> Iterator[train.Callback]:
     with tqdm(desc=label, unit="step", mininterval=0.5 if terminal else 30, file=sys.stderr, dynamic_ncols=True) as bar:
 
         def show(p: train.Progress) -> None:
-            if bar.total != p.n_steps:
-                bar.total, bar.n, bar.initial = p.n_steps, p.step - 1, p.step - 1
+            if bar.total != p.n_steps or p.step != bar.n + 1:  # begun, gone on with, or gone back after a divergence
+                bar.reset(p.n_steps)
+                bar.n = bar.initial = p.step - 1
             bar.set_postfix_str(f"epoch {p.epoch}/{p.n_epochs}, loss {p.loss:.3f}", refresh=False)
             bar.update(1)
 

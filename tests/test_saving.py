@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pages
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from runs import Run
 
@@ -48,6 +49,22 @@ def test_files_and_what_they_say_of_their_origin(p, record):
         "plane.pdf",
         "plane.png",
     ]
+
+
+def test_the_pdf_is_the_pngs_picture_and_the_figure_can_be_laid_out_again(p, record, monkeypatch):
+    fig, placed = figure(), {}
+    engine, write = fig.get_layout_engine(), Figure.savefig
+
+    def savefig(self, path, **given):
+        write(self, path, **given)
+        placed["pdf" if "CreationDate" in given["metadata"] else "png"] = [
+            one.get_position().bounds for one in self.axes
+        ]
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    plots.save(fig, p, "plane", record, caption="c")
+    assert placed["pdf"] == placed["png"]
+    assert fig.get_layout_engine() is engine
 
 
 def test_the_same_figure_gives_the_same_bytes(p, record, monkeypatch):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -16,7 +17,7 @@ from foreign_files import checkpoints_root, cifar10_root
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers import checkpoints, data, files, foreign, history, metrics, models, parameters, zoo
+from helpers import checkpoints, data, files, foreign, history, metrics, models, parameters, train, zoo
 
 CHILD = """
 import sys, pathlib, torch
@@ -220,6 +221,14 @@ def test_the_shipped_recipes_load(name):
     test = data.load("cifar10", "test").first(500)
     right = (network(test.images()).argmax(1) == test.labels).float().mean().item()
     assert right > {"standard_resnet20": 0.88, "linf2_resnet2b": 0.62}[name]  # 91.73 % and 69.25 % less 3 sd at n = 500
+
+
+def test_the_bar_goes_back_with_a_training_that_diverged(capsys):
+    recipe = SimpleNamespace(name="jempp")
+    with zoo._progress(recipe, 0) as show:
+        for step in (1, 2, 3, 4, 2, 3):
+            show(train.Progress(step, 8, 1, 2, 0.5, history.History()))
+    assert "3/8" in capsys.readouterr().err.splitlines()[-1]
 
 
 # ---- real processes ----
