@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,8 @@ from matplotlib.lines import Line2D
 from helpers import style
 from helpers.frames import needed
 from helpers.panel_marks import legend_below
+
+LABEL_WIDTH = 18  # characters that stand along one panel
 
 
 def interval_panels(
@@ -40,7 +43,7 @@ def interval_panels(
         figure = style.canvas(0.9 + 1.75 * len(columns), 0.7 + 1.35 * len(rows))
         axes = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False)
         for i, (name, label) in enumerate(rows.items()):
-            axes[i, 0].set_ylabel(label)
+            axes[i, 0].set_ylabel(textwrap.fill(label, LABEL_WIDTH))
             for j, (group, (x, x_label)) in enumerate(columns.items()):
                 part = means[(means[by] == group) & (means[measure] == name)].sort_values(x)
                 if part.empty:

@@ -71,3 +71,12 @@ def test_the_legend_of_few_columns_lies_inside_the_figure():
     figure.canvas.draw()
     box = figure.legends[0].get_window_extent()
     assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_long_labels_of_rows_stay_beside_their_panels():
+    rows = {"kid": "KID (ceb_pooled c0382d77)", "diversity": "diversity (real: 1) of images"}
+    figure = drawn(means(), rows=rows)
+    figure.draw_without_rendering()
+    upper, lower = (ax.yaxis.label.get_window_extent() for ax in figure.axes[::2])
+    assert lower.y1 < upper.y0
+    assert upper.y1 <= figure.bbox.y1
