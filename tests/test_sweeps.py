@@ -193,6 +193,8 @@ def test_the_sweeps_that_are_here_are_good_in_every_profile_that_trains_their_ne
         assert f"{name}.yaml: notebook: expected a known name" in str(sweeps.check(name, profile)[0])
     elif profile == "cifar10-cpu" and "recipe" in there:  # nothing is trained there
         assert "of params/cifar10-cpu/networks.yaml" in str(sweeps.check(name, profile)[0])
+    elif profile == "cifar10-cpu" and name.startswith("stability"):  # trainings again, of ten seeds
+        assert "got the network 'stability_" in str(sweeps.check(name, profile)[0])
     else:
         assert sweeps.check(name, profile) == []
         assert sweeps.read(name, profile).points
