@@ -100,7 +100,7 @@ def natural_missing(num_classes: int, *, root: Path | str | None = None) -> str:
         try:
             find(root)
         except FileNotFoundError as error:
-            reasons.append(str(error).replace(str(data.data_root(root)), "DATA_ROOT"))
+            reasons.append(data.placeless(error, root=root))
     return "; ".join(reasons)
 
 

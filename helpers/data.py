@@ -168,6 +168,11 @@ def data_root(root: Path | str | None = None) -> Path:
     return Path(os.environ.get("DATA_ROOT") or Path(__file__).resolve().parent.parent / "data")
 
 
+def placeless(error: FileNotFoundError, *, root: Path | str | None = None) -> str:
+    """What an error about missing data says, with DATA_ROOT for the folder: for records, which are no machine's."""
+    return str(error).replace(str(data_root(root)), "DATA_ROOT")
+
+
 def names() -> list[str]:
     """The data sets `load` knows by name (and besides them `folder:<name>`)."""
     return sorted(readers.SOURCES)

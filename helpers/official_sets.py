@@ -76,7 +76,7 @@ def missing(profile: Profile, *, root: Path | str | None = None) -> str:
         if profile == "imagenet":
             photographs.imagenet_validation(root)
     except FileNotFoundError as error:
-        return str(error).replace(str(data.data_root(root)), "DATA_ROOT")
+        return data.placeless(error, root=root)
     return ""
 
 

@@ -61,7 +61,7 @@ def collected(names: Sequence[str], like: ImageSet, *, n: int, seed: int) -> tup
         try:
             found[name] = outside(name, like, n=n, seed=seed)
         except FileNotFoundError as error:
-            missing[name] = str(error)
+            missing[name] = data.placeless(error)
     return found, missing
 
 

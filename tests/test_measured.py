@@ -1,5 +1,7 @@
 """What is committed under figures/measured is whole and says where it comes from."""
 
+import re
+
 import pytest
 
 from helpers import files, records
@@ -25,3 +27,9 @@ def test_a_record_has_its_arrays_and_a_commit(path):
     assert made["dirty"] is False
     assert path.parent.name == made["notebook"]
     assert path.relative_to(HOME).parts[0] == made["profile"]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.relative_to(HOME).as_posix())
+def test_a_record_names_no_folder_of_the_machine_that_made_it(path):
+    found = re.search(r"(?<![\w:/.*])/\w+/\w+", path.read_text("utf-8"))
+    assert found is None, found

@@ -108,6 +108,7 @@ def test_missing_sets_are_named_with_their_command_and_the_rest_goes_on(digits, 
     assert list(found) == ["letters", "noise"]
     assert list(missing) == ["svhn"]
     assert "python -m helpers.data download svhn" in missing["svhn"]
+    assert "is not in DATA_ROOT" in missing["svhn"]
 
 
 def test_the_networks_own_data_and_unknown_names_are_refused(digits):
