@@ -73,6 +73,22 @@ def films(found: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np
     return {way: found[f"{i} pictures"] for i, way in enumerate(names)}
 
 
+def stages(watched: Mapping[str, Mapping[str, np.ndarray]], *, n: int = 5) -> dict[str, np.ndarray]:
+    """Of several `follow`s of one rule, by name, the first way's pictures at `n` steps from the first to the last.
+
+    By name (n · K, C, H, W) uint8, step after step, and `step` (n,).
+
+    >>> found = {"picture_step": np.arange(0, 50, 2), "0 pictures": np.zeros((25, 10, 1, 8, 8), np.uint8)}
+    >>> {name: one.shape for name, one in stages({"madry": found}, n=3).items()}, stages({"madry": found}, n=3)["step"]
+    ({'madry': (30, 1, 8, 8), 'step': (3,)}, array([ 0, 24, 48]))
+    """
+    steps = next(iter(watched.values()))["picture_step"]
+    rows = np.unique(np.linspace(0, len(steps) - 1, n).round().astype(int))
+    return {name: np.concatenate(list(one["0 pictures"][rows])) for name, one in watched.items()} | {
+        "step": steps[rows]
+    }
+
+
 def of_real(network: nn.Module, splits: Mapping[str, ImageSet], *, batch_size: int) -> pd.DataFrame:
     """Energies of the real images of some splits, each with its own label."""
     blocks = []

@@ -13,9 +13,9 @@ APGD, the closest point of FAB-T and CW, Square's highest margin), see `at_final
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helpers import attacks, energies, metrics, parameters, records, style, tables
+from helpers import attacks, energies, metrics, parameters, parts, records, style, tables, zoo
 from helpers.data import ImageSet
 from helpers.parameters import ROOT
+
+if TYPE_CHECKING:
+    from helpers.parameters import Parameters
 
 METHOD = ["network", "attack", "returns"]
 VIOLINS = ROOT / "params" / "published" / "ebm_violins.csv"
@@ -65,6 +68,25 @@ def measure(
             found.setdefault(point, []).append({"returns": np.full(len(part), point), **columns})
     blocks = [block for point in found.values() for block in point]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def attacked(
+    p: Parameters, wanted: Mapping[str, Sequence[str]], *, images: ImageSet, device: torch.device, **setting: Any
+) -> pd.DataFrame:
+    """Pairs of each network in `wanted`, each of its seeds, under each of the attacks named for it (see the module).
+
+    `setting` are `measure`'s; each pair of a network and an attack is a part of the run of `p`, so that one that was
+    measured before is not measured again.
+    """
+    blocks = []
+    for name, kinds in wanted.items():
+        for k in zoo.seeds(name, profile=p.profile):
+            net = zoo.get(name, profile=p.profile, seed=k, device=device)
+            for kind in kinds:
+                given = {"network": net, "images": images, "attack": kind, **setting}
+                columns = parts.compute(p, f"{name}-{k}-{kind}", measure, **given)
+                blocks.append(pd.DataFrame(columns).assign(network=name, seed=k, attack=kind))
+    return pd.concat(blocks, ignore_index=True)
 
 
 def _columns(part: ImageSet, clean: Tensor, logits: Tensor, *, goal: Tensor | None) -> dict[str, np.ndarray]:

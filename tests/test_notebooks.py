@@ -165,11 +165,11 @@ def tree(tmp_path_factory):
 
 EXPECTED = {
     "00_start_here": {"attack", "own"},
-    "01_energy_landscape": {"pairs", "violins", "health", "identities"},
+    "01_energy_landscape": {"plane", "pairs", "violins", "health", "identities"},
     "02_training_dynamics": {"curves", "phases", "plane", "weighted", "overfitting", "single_step"},
     "03_weat": {"robustness", "health", "weights", "ablation", "removal"},
-    "04_generation": {"grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
-    "05_generation_ablations": {"settings", "best"},
+    "04_generation": {"look", "grid", "starts", "quality", "chains", "networks", "nearest", "gallery"},
+    "05_generation_ablations": {"look", "settings", "best"},
     "06_robust_jem": {"training", "quality", "grids", "samplers", "knobs", "phases"},
     "07_hybrid_evaluation": {
         "calibration",
