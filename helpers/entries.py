@@ -63,8 +63,9 @@ SAME_IMAGES = ("source", "dataset", "image_size", "validation_fraction", "split_
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
-def read(path: Path, terms: Mapping[str, Term], *, where: str) -> dict[str, Checked]:
-    """Every recipe of a networks.yaml by name; all faults of all entries are raised at once.
+def read(path: Path, terms: Mapping[str, Term], *, where: str, max_seeds: int | None = None) -> dict[str, Checked]:
+    """Every recipe of a networks.yaml by name, of its seeds the first `max_seeds`; all faults of all entries are
+    raised at once.
 
     Keys that start with a point are blocks which others merge by `<<:`.
     """
@@ -78,7 +79,7 @@ def read(path: Path, terms: Mapping[str, Term], *, where: str) -> dict[str, Chec
                 raise ParameterError(where, name, "letters, digits, _ . -", got=repr(name))
             if not isinstance(entry, dict):
                 raise ParameterError(where, name, "lines of `name: value`", got=show(entry))
-            found.update(_expand(name, entry, terms=terms, where=f"{where}: {name}"))
+            found.update(_expand(name, entry, terms=terms, where=f"{where}: {name}", max_seeds=max_seeds))
         except ParameterError as fault:
             faults += fault.faults if isinstance(fault, ParameterErrors) else [fault]
     faults += [] if faults else _unfit_references(found, where=where)
@@ -88,7 +89,7 @@ def read(path: Path, terms: Mapping[str, Term], *, where: str) -> dict[str, Chec
 
 
 def _expand(
-    name: str, entry: dict[str, Any], *, terms: Mapping[str, Term], where: str
+    name: str, entry: dict[str, Any], *, terms: Mapping[str, Term], where: str, max_seeds: int | None
 ) -> Iterator[tuple[str, Checked]]:
     """The entry's points of its grid, each checked, under names like `trades@beta=3`."""
     grid = entry.get("grid", {})
@@ -105,7 +106,7 @@ def _expand(
             raise ParameterError(where, "seeds", "each seed once", got=show(list(seeds)))
         suffix = ",".join(f"{key}={_short(values[key])}" for key in grid)
         complete = {key: values.get(key) for key in terms if key != "seeds"}
-        yield (f"{name}@{suffix}" if suffix else name), (complete, seeds)
+        yield (f"{name}@{suffix}" if suffix else name), (complete, seeds[:max_seeds])
 
 
 def _short(value: object) -> str:

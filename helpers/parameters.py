@@ -297,16 +297,29 @@ class Recipe:
 
 
 def recipes(profile: str) -> dict[str, Recipe]:
-    """Every recipe of params/<profile>/networks.yaml by name, grids expanded into names like `trades@beta=3`."""
+    """Every recipe of params/<profile>/networks.yaml by name, grids expanded into names like `trades@beta=3`.
+
+    Where MAX_SEEDS is set, a rehearsal, only so many seeds of each count: the others are neither trained nor measured.
+    """
     path = _folder(profile) / "networks.yaml"
     if not path.exists():
         return {}
-    return dict(_recipes(profile, path, (path.stat().st_mtime_ns, (ROOT / "params/schema.yaml").stat().st_mtime_ns)))
+    written = path.stat().st_mtime_ns, (ROOT / "params/schema.yaml").stat().st_mtime_ns
+    return dict(_recipes(profile, path, _max_seeds(), written))
+
+
+def _max_seeds() -> int | None:
+    given = os.environ.get("MAX_SEEDS")
+    if not given:
+        return None
+    if not given.isdecimal() or int(given) < 1:
+        raise ParameterError("the environment", "MAX_SEEDS", "a whole number from 1 on", got=repr(given))
+    return int(given)
 
 
 @functools.lru_cache(maxsize=8)
-def _recipes(profile: str, path: Path, _: tuple[int, int]) -> dict[str, Recipe]:
-    found = entries.read(path, recipe_terms(), where=_where(path))
+def _recipes(profile: str, path: Path, max_seeds: int | None, _: tuple[int, int]) -> dict[str, Recipe]:
+    found = entries.read(path, recipe_terms(), where=_where(path), max_seeds=max_seeds)
     return {name: Recipe(profile, name, entry, seeds) for name, (entry, seeds) in found.items()}
 
 

@@ -27,6 +27,7 @@ def smaller(tree):
         path = tree.folder / "params" / "digits" / f"{name}.yaml"
         values = yaml.safe_load(path.read_text("utf-8"))
         values |= {key: networks for key in lists if key in values}
+        values |= {"attacks": ["pgd_ce", "apgd_t"]} if "attacks" in values else {}
         path.write_text(yaml.safe_dump(values), "utf-8")
 
 

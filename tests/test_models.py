@@ -188,17 +188,16 @@ def test_a_body_without_embed_says_so():
 
 @pytest.mark.foreign
 @pytest.mark.parametrize(
-    ("file", "architecture", "mean", "std", "right"),
+    ("file", "architecture", "mean", "std", "n", "right"),
     [
-        ("standard_resnet20", "resnet20", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 9173),
-        ("linf2_resnet2b", "resnet2b", [0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616], 6925),
-        pytest.param(
-            "standard_resnet56", "resnet56", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 9339, id="resnet56"
-        ),
+        ("standard_resnet20", "resnet20", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 10_000, 9173),
+        ("linf2_resnet2b", "resnet2b", [0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616], 10_000, 6925),
+        # On all 10,000, which takes half a minute, 9339 are right, as published; of the first thousand 926.
+        ("standard_resnet56", "resnet56", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 1000, 926),
     ],
 )
-def test_foreign_networks_reach_their_published_accuracy(file, architecture, mean, std, right):
-    part = data.load("cifar10", "test", root=cifar10_root())
+def test_foreign_networks_reach_their_published_accuracy(file, architecture, mean, std, n, right):
+    part = data.load("cifar10", "test", root=cifar10_root()).first(n)
     network = make(architecture, norm="none" if architecture == "resnet2b" else "batch", mean=mean, std=std).eval()
     path = checkpoints_root() / f"cifar10_{file}.safetensors"
     network.body.load_state_dict(foreign.read(path), strict=True)

@@ -218,6 +218,27 @@ def test_a_grid_becomes_one_recipe_for_each_point(root):
     assert set(entry) == set(parameters.recipe_terms()) - {"seeds"}
 
 
+def test_a_rehearsal_takes_the_first_seeds_of_each_recipe_and_runs_under_another_digest(root, monkeypatch):
+    whole, loaded = parameters.recipe("small", "standard"), parameters.load("01_small", cell())
+    assert whole.seeds == (0, 1)
+    monkeypatch.setenv("MAX_SEEDS", "1")
+    first = parameters.recipe("small", "standard")
+    assert first.seeds == (0,)
+    assert first.folder(0) == whole.folder(0), "the same network, trained once for both"
+    assert parameters.load("01_small", cell()).digest != loaded.digest
+    monkeypatch.setenv("MAX_SEEDS", "7")
+    assert parameters.recipe("small", "standard").seeds == (0, 1)
+    monkeypatch.setenv("MAX_SEEDS", "")
+    assert parameters.recipe("small", "standard").seeds == (0, 1)
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "one", "1.5"])
+def test_another_number_of_seeds_is_refused(root, monkeypatch, given):
+    monkeypatch.setenv("MAX_SEEDS", given)
+    with pytest.raises(parameters.ParameterError, match=f"MAX_SEEDS: expected a whole number from 1 on, got '{given}'"):
+        parameters.recipes("small")
+
+
 def test_a_recipes_hash_covers_entry_seed_and_objective_and_not_what_does_not_train(root, monkeypatch):
     path = root / "params" / "small" / "networks.yaml"
     base = parameters.recipe("small", "standard")
