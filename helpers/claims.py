@@ -2,7 +2,9 @@
 
 A claim holds when the whole 95 % interval of what decides it lies where the claim says, fails when the whole interval
 lies elsewhere, and is undecided when the interval reaches over the bound or there is none. What no record holds is not
-run. A claim of several comparisons holds when each does and fails when one does.
+run. A claim of several comparisons holds when each does and fails when one does. A verdict on robust accuracies is
+undecided, too, where a check says that the attack on one of the networks could not have worked, and the verdict would
+not survive what that one's accuracy may be too high by (helpers.doubts).
 
 Intervals of one term are those of its record; a frame's are Student's t over seeds, and for one network Wilson's or the
 normal one over images. Seeds that agree to the last digit have a Student's interval without width: a share of images
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,7 +26,7 @@ import pandas as pd
 from helpers import ledger, parameters, records, tables
 from helpers.contrasts import absolute, difference
 from helpers.evidence import NotRun, Results, Sample, measure
-from helpers.ledger import Claim, Evidence
+from helpers.ledger import Claim, Comparison, Evidence
 from helpers.metrics import Estimate
 
 if TYPE_CHECKING:
@@ -89,7 +91,10 @@ def verdict(estimate: Estimate, *, above: float | None, below: float | None, exa
 
 @dataclass(frozen=True)
 class _Part:
-    """One of the comparisons that a claim consists of; `slack` is how far its interval is inside, in half widths."""
+    """One of the comparisons that a claim consists of; `slack` is how far its interval is inside, in half widths.
+
+    `shaken` says what the checks of an attack have against the status that the interval alone would give, if anything.
+    """
 
     status: str
     slack: float
@@ -97,6 +102,7 @@ class _Part:
     estimate: Estimate
     kind: str
     samples: tuple[Sample, ...]
+    shaken: str = ""
 
 
 def _parts(claim: Claim, samples: list[Sample], *, seed: int) -> list[_Part]:
@@ -124,19 +130,36 @@ def _parts(claim: Claim, samples: list[Sample], *, seed: int) -> list[_Part]:
             estimate, way = difference(samples[i], samples[j], factor=c.factor, seed=seed)
             times = "" if c.factor == 1 else f"{c.factor:g} · "
             rows.append((f"{names[i]} − {times}{names[j]}", estimate, way, (samples[i], samples[j])))
-    return [_part(*row, above=above, below=below, exact=c.exact) for row in rows]
+    return [_part(*row, comparison=replace(c, above=above, below=below)) for row in rows]
 
 
 def _part(
-    quantity: str, estimate: Estimate, kind: str, samples: tuple[Sample, ...], *,
-    above: float | None, below: float | None, exact: bool,
+    quantity: str, estimate: Estimate, kind: str, samples: tuple[Sample, ...], *, comparison: Comparison
 ) -> _Part:  # fmt: skip
+    above, below, exact = comparison.above, comparison.below, comparison.exact
     status = verdict(estimate, above=above, below=below, exact=exact)
     half = (estimate.high - estimate.low) / 2
     inside = [estimate.low - above] if above is not None else []
     inside += [below - estimate.high] if below is not None else []
     slack = min(inside) / half if half > 0 else (min(inside) if not math.isnan(half) else -math.inf)
-    return _Part(status, slack, quantity, estimate, "none" if math.isnan(half) and not exact else kind, samples)
+    why = _shaken(status, estimate, samples, comparison)
+    kind = "none" if math.isnan(half) and not exact else kind
+    return _Part("undecided" if why else status, slack, quantity, estimate, kind, samples, why)
+
+
+def _shaken(status: str, estimate: Estimate, samples: tuple[Sample, ...], c: Comparison) -> str:
+    """What takes the status from an estimate: the doubt of a term that may be too high by more than the verdict bears.
+
+    The first term less its doubt may lie lower, and the second, which is subtracted, leaves room above.
+    """
+    for k, doubt in enumerate(one.doubt for one in samples):
+        if doubt is None:
+            continue
+        points = c.factor * doubt.points if k else doubt.points
+        moved = replace(estimate, high=estimate.high + points) if k else replace(estimate, low=estimate.low - points)
+        if verdict(moved, above=c.above, below=c.below, exact=c.exact) != status:
+            return f"would {status.removesuffix('s')}, but {doubt.why}"
+    return ""
 
 
 # The ledger
@@ -174,7 +197,7 @@ def find(claim: Claim, results: Results, *, seed: int) -> Finding:
     status = next((one for one in ("fails", "undecided") if any(p.status == one for p in parts)), "holds")
     told = min((one for one in parts if one.status == status), key=lambda one: one.slack)
     seeds = tuple(sorted({seed for one in told.samples for seed in one.seeds}))
-    reason, fewest = "", min(len(one.seeds) for one in samples)
+    reason, fewest = told.shaken, min(len(one.seeds) for one in samples)
     if told.kind == "none":
         reason = "no interval: one number, or equal ones, say nothing of chance"
     if fewest < claim.min_seeds:

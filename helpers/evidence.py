@@ -1,7 +1,9 @@
 """What the records of a profile hold for the claims: one term of evidence becomes a sample with its interval.
 
 A term is one scalar of a record, or rows of one of its frames: the numbers of each seed over a range of epochs, of each
-seed and image, or of each seed alone, by which differences can be paired.
+seed and image, or of each seed alone, by which differences can be paired. Where the term names the checks of its
+attack (`health`), the sample says by how much it may be too high; without that record, or of a network that it did not
+examine, nothing is said against it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from helpers import files, metrics, parameters, records
+from helpers import doubts, files, metrics, parameters, records
+from helpers.doubts import Doubt
 from helpers.ledger import Evidence
 from helpers.metrics import Estimate
 
@@ -59,6 +62,7 @@ class Sample:
     spread: bool = False
     share: bool = False
     n_images: int | None = None
+    doubt: Doubt | None = None  # of a robust accuracy: what the checks of its attack say against it
 
 
 class Results:
@@ -72,12 +76,7 @@ class Results:
         """The record, or NotRun with the reason."""
         key = notebook, name
         if key not in self._read:
-            finished = files.read_json(self.p.folder.parent / notebook / "finished.json")
-            if not isinstance(finished, dict):
-                there = notebook in parameters.notebooks(self.p.profile)
-                raise NotRun(f"{notebook} has not come to its end" if there else f"{notebook} is not in this profile")
-            made = [one.get("name") for one in finished.get("outputs", []) if one.get("kind") == "record"]
-            if name not in made:
+            if name not in self.made(notebook):
                 raise NotRun(f"{notebook} has made no record {name}")
             try:
                 self._read[key] = records.find(self.p, name, notebook=notebook)
@@ -85,11 +84,29 @@ class Results:
                 raise NotRun(str(error).replace(f"{self.p.folder.parent}/", "")) from None
         return self._read[key]
 
+    def made(self, notebook: str) -> list[str]:
+        """The names of the records that the notebook made, or NotRun where it has not come to its end."""
+        finished = files.read_json(self.p.folder.parent / notebook / "finished.json")
+        if not isinstance(finished, dict):
+            there = notebook in parameters.notebooks(self.p.profile)
+            raise NotRun(f"{notebook} has not come to its end" if there else f"{notebook} is not in this profile")
+        return [one.get("name") for one in finished.get("outputs", []) if one.get("kind") == "record"]
+
 
 def measure(term: Evidence, results: Results) -> Sample:
     """The term's sample; NotRun where the records do not hold it."""
     record = results.record(term.notebook, term.record)
-    return _scalar(term, record) if term.frame is None else _frame(term, record)
+    if term.frame is None:
+        sample, networks = _scalar(term, record), [value for key, value in term.where if key == "network"]
+    else:
+        frame = _rows(term, record)
+        sample, networks = _frame(term, frame), list(frame.get("network", pd.Series(dtype=str)).unique())
+    if term.health is None or term.health not in results.made(term.notebook):
+        return sample
+    checked = results.record(term.notebook, term.health)
+    (name,) = checked.content["frames"]  # called health in 01 and findings elsewhere, with the same columns
+    attack, accuracy = dict(term.where).get("attack"), sample.estimate.value
+    return replace(sample, doubt=doubts.against(checked.frame(name), networks, attack=attack, accuracy=accuracy))
 
 
 def _asked(term: Evidence) -> str:
@@ -132,7 +149,8 @@ def with_width(estimate: Estimate, n_images: int | None, *, share: bool) -> Esti
     return metrics.wilson(round(estimate.value * n_images / 100), n_images)
 
 
-def _frame(term: Evidence, record: records.Record) -> Sample:
+def _rows(term: Evidence, record: records.Record) -> pd.DataFrame:
+    """The rows of its frame that a term asks for."""
     try:
         frame = record.frame(str(term.frame))
     except records.RecordError:
@@ -143,6 +161,10 @@ def _frame(term: Evidence, record: records.Record) -> Sample:
         frame = frame[frame[key] == value]
     if frame.empty:
         raise NotRun(f"{term.place} has nothing{_asked(term)}")
+    return frame
+
+
+def _frame(term: Evidence, frame: pd.DataFrame) -> Sample:
     if "seed" not in frame:
         raise NotRun(f"{term.place}, {term.frame} has no column seed")
     if "epoch" in frame:

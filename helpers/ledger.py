@@ -9,7 +9,8 @@ An entry says where its evidence lies in the records and which comparison decide
       comparison: {kind: value, above: 0}
       published: {value: …, source: …, trust: high}
 
-Evidence is one scalar of a record, or, with `frame`, rows of one of its frames (the keys of FRAME say which). `over`
+Evidence is one scalar of a record, or, with `frame`, rows of one of its frames (the keys of FRAME say which). `health`
+names the notebook's record of checks of its attacks, by which a robust accuracy is doubted (helpers.doubts). `over`
 lists several values of one key and so makes several terms. A value `$name` is the parameter `name` of 12_claims; where
 that is null, the profile has no such network and the claim is not run.
 """
@@ -43,6 +44,8 @@ KINDS = {
 }
 TRUST = ("high", "medium", "low", "recalled", "unverified", "?")
 TAKE = ("mean", "max", "min", "max_abs")
+HEALTH = ("health",)  # records of checks, as the notebooks name them: a slip here would be a check that nobody reads
+DOUBTED = "robust_accuracy"  # the metric that such checks say something of
 
 
 def _terms(**facts: dict[str, Any]) -> dict[str, Term]:
@@ -71,6 +74,7 @@ EVIDENCE = _terms(
         "optional": True,
     },  # first and last, as shares of training
     take={"choices": TAKE, "optional": True},  # of the epochs in that range
+    health={"choices": HEALTH, "optional": True},
 )
 FRAME = ("epochs", "take", "quantiles")
 COMPARISON = _terms(
@@ -96,6 +100,7 @@ class Evidence:
     quantiles: tuple[tuple[str, tuple[float, float]], ...] = ()  # column → share of the images, lowest first
     epochs: tuple[float, float] | None = None
     take: str = "mean"
+    health: str | None = None  # the record of checks in the same notebook
     label: str = ""  # what tells this term from the claim's others
 
     @property
@@ -300,6 +305,8 @@ def _term(values: dict[str, Any], given: Mapping[str, Any], *, where: str) -> Ev
     for name in FRAME:
         if given.get(name) is not None and "frame" not in values:
             raise ParameterError(where, f"evidence.{name}", "it with `frame` only", got=show(given[name]))
+    if "health" in values and values["metric"] != DOUBTED:
+        raise ParameterError(where, "evidence.health", f"it with metric {DOUBTED} only", got=repr(values["metric"]))
     epochs = values.pop("epochs", None)
     if epochs is not None and (len(epochs) != 2 or epochs[0] > epochs[1]):
         raise ParameterError(

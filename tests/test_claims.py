@@ -188,6 +188,129 @@ def test_counts_of_rare_events_need_their_seeds(root):
     assert (found.status, found.reason) == ("undecided", "3 seeds are needed, there are 2")
 
 
+# The health of the attacks
+
+
+BLIND = "the margin's gradient is 0 on {} of 100 images: gradient attacks stand still there; use Square"
+
+
+def checked(root, blind, *, check="gradients", record="health", share=50):
+    """What 01 measured of a (20, 15 to 25 %) and b (10 %), and a check that is bad on `share` images of `blind`."""
+    numbers = [number("a", 20, 15, 25, "robust_accuracy"), number("b", 10, 8, 12, "robust_accuracy")]
+    p = run(root, "01_energy_landscape")
+    records.save(p, "pairs", scalars=numbers)
+    if blind is not None:
+        rows = [(name, check, name != blind, BLIND.format(share)) for name in "ab"]
+        findings = pd.DataFrame(rows, columns=["network", "check", "ok", "message"]).assign(seed=0)
+        records.save(p, record, frames={"health": findings})
+    records.finish(p)
+
+
+def robust(root, comparison, networks):
+    asked = {"metric": "robust_accuracy", "health": "health"}
+    asked |= {"networks": networks} if len(networks) > 1 else {"where": {"network": networks}}
+    return one(root, f"{{kind: {comparison}}}", **asked)
+
+
+SHAKEN = [
+    ("largest", "ab", "holds", "a"),  # the one that would be the more robust
+    ("largest", "ba", "fails", "a"),  # the other
+    ("smallest", "ba", "holds", "a"),
+    ("smallest", "ab", "fails", "a"),
+    ("order", "ba", "holds", "a"),
+    ("order", "ab", "fails", "a"),
+    ("difference, above: 1", "ab", "holds", "a"),
+    ("difference, above: -20, below: -1", "ab", "fails", "a"),
+    ("difference, below: -1", "ba", "holds", "a"),
+    ("difference, factor: 1.5, below: 10", "ba", "holds", "a"),
+    ("value, above: 10", "a", "holds", "a"),
+    ("value, below: 30", "a", "holds", None),
+    ("value, below: 10", "a", "fails", "a"),
+    ("value, above: 30", "a", "fails", None),
+    ("value, above: 5, below: 30", "a", "holds", "a"),
+]
+
+
+@pytest.mark.parametrize(("comparison", "networks", "status", "shaker"), SHAKEN)
+@pytest.mark.parametrize("blind", "ab")
+def test_a_blind_attack_shakes_a_verdict_in_the_direction_in_which_it_errs(
+    root, comparison, networks, status, shaker, blind
+):
+    checked(root, None)
+    assert robust(root, comparison, networks).status == status
+    checked(root, blind)
+    found = robust(root, comparison, networks)
+    assert found.status == ("undecided" if blind == shaker else status)
+    said = f"would {status[:-1]}, but {blind}: gradients, the margin's gradient is 0 on 50 of 100 images"
+    assert found.reason == (said if blind == shaker else "")
+
+
+def test_a_check_that_is_bad_by_a_hair_shakes_what_holds_by_a_hair(root):
+    low = contrasts.independent(Estimate(20, 15, 25, 9, "normal"), Estimate(10, 8, 12, 9, "normal")).low
+    for share, status in ((1, "holds"), (math.floor(low), "holds"), (math.ceil(low), "undecided")):
+        checked(root, "a", share=share)
+        assert robust(root, "largest", "ab").status == status
+
+
+def test_only_a_robust_accuracy_whose_network_was_examined_is_doubted(root):
+    checked(root, "a")
+    unnamed = one(root, "{kind: largest}", metric="robust_accuracy", networks="ab")
+    assert (unnamed.status, unnamed.reason) == ("holds", "")
+    checked(root, "c")  # nobody in the claim
+    assert robust(root, "largest", "ab").status == "holds"
+    checked(root, "a", check="black box")
+    assert robust(root, "largest", "ab").status == "holds"
+
+
+def test_without_a_record_of_checks_nothing_is_doubted(root):
+    checked(root, "a", record="other")
+    found = robust(root, "largest", "ab")
+    assert (found.status, found.reason) == ("holds", "")
+
+
+def test_a_damaged_record_of_checks_is_told(root):
+    checked(root, "a")
+    (root / "figures/tiny/01_energy_landscape/health.npz").write_bytes(b"damaged")
+    found = robust(root, "largest", "ab")
+    assert found.status == "not run"
+    assert "health.npz" in found.reason
+
+
+def test_one_comparison_that_is_shaken_leaves_a_claim_undecided_and_one_that_fails_decides_it(root):
+    p = run(root, "01_energy_landscape")
+    checked(root, "a")
+    both = number("c", 1, 0.5, 1.5, "robust_accuracy"), number("d", 50, 45, 55, "robust_accuracy")
+    rows = [number("a", 20, 15, 25, "robust_accuracy"), number("b", 10, 8, 12, "robust_accuracy"), *both]
+    records.save(p, "pairs", scalars=rows)
+    found = robust(root, "largest", "abc")
+    assert (found.status, found.quantity) == ("undecided", "a − b")
+    assert found.reason.startswith("would hold, but a: ")
+    found = robust(root, "largest", "abd")
+    assert (found.status, found.quantity, found.reason) == ("fails", "a − d", "")
+
+
+def test_the_networks_of_a_frame_are_found_whatever_the_claim_calls_them(root):
+    stands = {"net@rho=0": [[1.0] * 60 + [-1.0] * 40], "plain": [[1.0] * 10 + [-1.0] * 90]}
+    frame = images(stands).assign(case=lambda rows: rows["network"].map({"net@rho=0": "ceb", "plain": "xent"}))
+    message = BLIND.format(60)
+    findings = pd.DataFrame({"network": ["net@rho=0"], "check": "gradients", "ok": False, "message": message})
+    p = run(root, "01_energy_landscape")
+    records.save(p, "pairs", frames={"pairs": frame})
+    records.save(p, "health", frames={"findings": findings})
+    records.finish(p)
+    asked = {"frame": "pairs", "metric": "robust_accuracy", "over": {"case": ["ceb", "xent"]}}
+    assert one(root, "{kind: largest}", **asked).status == "holds"
+    found = one(root, "{kind: largest}", **asked, health="health")
+    assert found.status == "undecided"
+    assert claims.basis(found) == (
+        "would hold, but net@rho=0: gradients, the margin's gradient is 0 on 60 of 100 images, 1 seed, 100 images"
+    )
+    assert len(found.reason) < 120
+    p = run(root)
+    record = records.save(p, "claims", scalars=claims.scalars([found]))
+    assert record.scalars["reason"].tolist() == [found.reason]
+
+
 # Intervals
 
 

@@ -38,6 +38,9 @@ FAULTS = [
     ("record: pairs", "record: pairs, frame: f, epochs: [0, 99]", "evidence.epochs[1]: expected a list"),
     ("record: pairs", "record: pairs, frame: f, take: most", "evidence.take: expected one of mean, max, min, max_abs"),
     ("record: pairs", "record: pairs, frame: f, quantiles: {E: [0.5, 0.2]}", "evidence.quantiles.E: expected two sha"),
+    ("record: pairs", "record: pairs, helth: health", "evidence.helth: expected a known name (nearest: health), got"),
+    ("record: pairs", "record: pairs, health: helth", "evidence.health: expected one of health or null (nearest: heal"),
+    ("record: pairs", "record: pairs, health: health", "evidence.health: expected it with metric robust_accuracy only"),
     ("record: pairs", "record: pairs, over: {network: [a]}", "evidence.over: expected one name with a list of two"),
     ("record: pairs", "record: pairs, over: {network: [a, a]}", "evidence.over: expected each value once"),
     ("record: pairs", "record: pairs, over: {metric: [fid, fdi]}", "evidence.metric: expected a known name (nearest"),
@@ -105,6 +108,15 @@ def test_the_claims_of_the_first_paper_are_all_here():
     assert len({claim.statement for claim in every}) == len(every)
     data = {claim.only_on for claim in every} - {None}
     assert data <= {"cifar10", "cifar100", "svhn", "tiny-imagenet"}
+
+
+def test_robust_accuracies_name_the_checks_that_their_notebook_makes_of_those_networks():
+    terms = [term for claim in ledger.read() for term in claim.terms if term.metric == ledger.DOUBTED]
+    unnamed = {term.place for term in terms if term.health is None}
+    assert unnamed == {"03_weat/removal"}  # whose networks are not examined
+    for notebook in {term.notebook for term in terms if term.health}:
+        source = (parameters.ROOT / "notebooks" / f"{notebook}.ipynb").read_text("utf-8")
+        assert all(f'records.save(p, \\"{name}\\"' in source for name in ledger.HEALTH), notebook
 
 
 @pytest.mark.parametrize("profile", parameters.profiles())
