@@ -309,12 +309,10 @@ def recipes(profile: str) -> dict[str, Recipe]:
 
 
 def _max_seeds() -> int | None:
-    given = os.environ.get("MAX_SEEDS")
-    if not given:
-        return None
-    if not given.isdecimal() or int(given) < 1:
+    given = os.environ.get("MAX_SEEDS", "")
+    if given and not (given.isdecimal() and int(given)):
         raise ParameterError("the environment", "MAX_SEEDS", "a whole number from 1 on", got=repr(given))
-    return int(given)
+    return int(given) if given else None
 
 
 @functools.lru_cache(maxsize=8)
