@@ -90,6 +90,7 @@ LABELS = {
     "madry_long": "Madry AT, long",
     "madry_long_der": "Madry AT + DER, long",
     "madry_wide": "Madry AT, wide ball",
+    "madry_l2_small": "Madry AT, L2 0.5",
     "madry_few": "Madry AT, few images",
     "madry_few_der": "Madry AT + DER, few images",
     "high_energy": "high E(x), correct",
