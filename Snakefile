@@ -17,6 +17,7 @@ WANTED = parameters.named(PROFILE, [name for name in str(config.get("notebooks",
 SWEEP = config.get("sweep", "")
 JOBS = {job.slug: job for job in (jobs.of_sweep(PROFILE, SWEEP) if SWEEP else jobs.of(PROFILE, WANTED))}
 LAST = list(JOBS.values())[-1]
+AHEAD = jobs.seconds_ahead(JOBS.values())
 
 
 def path(job):
@@ -73,6 +74,7 @@ rule network:
         stamp("{network}"),
     params:
         job=lambda wildcards, output: NETWORKS[output[0]].slug,
+    priority: lambda wildcards: AHEAD[NETWORKS[stamp(wildcards.network)].slug]
     threads: FACTS["threads"]
     resources:
         **RESOURCES,
@@ -88,6 +90,7 @@ rule notebook:
         stamp("{notebook}"),
     params:
         digest=lambda wildcards: JOBS[wildcards.notebook].digest,
+    priority: lambda wildcards: AHEAD[wildcards.notebook]
     threads: FACTS["threads"]
     resources:
         **RESOURCES,
@@ -104,6 +107,7 @@ rule point:
     params:
         job=lambda wildcards: f"{SWEEP}/{wildcards.point}",
         digest=lambda wildcards: JOBS[f"{SWEEP}/{wildcards.point}"].digest,
+    priority: lambda wildcards: AHEAD[f"{SWEEP}/{wildcards.point}"]
     threads: FACTS["threads"]
     resources:
         **RESOURCES,

@@ -248,3 +248,21 @@ def expected_seconds(job: Job) -> float | None:
         stated = parameters.profile_facts(job.profile).get(f"{job.kind}_minutes") or {}
         seconds = 60 * stated[job.name] if job.name in stated else None
     return seconds
+
+
+def seconds_ahead(planned: Iterable[Job]) -> dict[str, float]:
+    """Seconds from the start of each job to the end of the last that waits for it, by `Job.slug`: what to start first.
+
+    The longest path through the DAG, with jobs of unknown length as 0: list scheduling by critical path (Graham 1969).
+    A run that keeps its longest notebook for the end has one process busy and the others idle.
+
+    Args:
+        planned: jobs as `of` and `of_sweep` list them, each after those that it waits for.
+    """
+    after: dict[str, float] = {}
+    ahead: dict[str, float] = {}
+    for job in reversed(list(planned)):
+        ahead[job.slug] = after.get(job.slug, 0.0) + (expected_seconds(job) or 0.0)
+        for needed in job.needs():
+            after[needed.slug] = max(after.get(needed.slug, 0.0), ahead[job.slug])
+    return ahead

@@ -1,8 +1,9 @@
-"""The order of networks: one that leaves images out waits for the one that judges them, and for nothing else."""
+"""The order of jobs: a network waits for the one that judges its images, and what holds up the most starts first."""
 
 import os
 import re
 
+import light
 import pytest
 import tiny
 from test_entries import WITHOUT
@@ -18,6 +19,13 @@ less:
   {dataset: digits, architecture: smallcnn, objective: standard, optimizer: sgd, learning_rate: 1e-3,
    schedule: constant, epochs: 1, batch_size: 32, seeds: [0, 1],
    removed: random, removed_share: 0.5, removed_by: plain, removed_judged: natural}
+"""
+
+
+SAME = """
+{name}:
+  {{dataset: digits, architecture: smallcnn, objective: standard, optimizer: sgd, learning_rate: 1e-3,
+   schedule: constant, epochs: 1, batch_size: 32, seeds: [0]}}
 """
 
 
@@ -50,6 +58,24 @@ def test_seed_by_seed_where_each_seed_is_a_job(root, monkeypatch):
     assert [job.label for job in second.needs()] == ["network madry (seed 1)"]
     assert [job.label for job in first.needs()] == ["network madry (seed 0)"]
     assert len(jobs.of("tiny", ["01_one"])) == 6
+
+
+def test_seconds_ahead_are_those_of_the_longest_chain_that_waits(root, monkeypatch):
+    known = {"network without": 10.0, "01_one": 60.0}
+    monkeypatch.setattr(jobs, "expected_seconds", lambda job: known.get(job.label))
+    ahead = jobs.seconds_ahead(jobs.of("tiny", ["01_one"]))
+    assert ahead == {"network-madry": 70, "network-without": 70, "01_one": 60, "report": 0}
+
+
+@pytest.mark.process
+def test_the_job_that_holds_up_the_most_is_started_first(light_tree):
+    tree = light_tree
+    tree.write("params/light/networks.yaml", "".join(SAME.format(name=name) for name in "abcd"))
+    tree.write("params/light/91_one.yaml", "networks: [a, b, c, d]\nn_steps: 3\n")
+    tree.write("params/light/profile.yaml", light.PROFILE + "network_minutes: {a: 2, b: 5, c: 1, d: 3}\n")
+    status, said = tree.run("light", "91", "--cores", "1")
+    assert status == 0, said
+    assert RAN.findall(said) == ["network b", "network d", "network a", "network c", "91_one", "report"]
 
 
 @pytest.mark.process
