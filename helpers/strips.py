@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ STATUSES = {
     "not run": ("#BBBBBB", "–"),
 }
 COLUMNS = 6
+CELL_WIDTH = 18  # characters; a longer id goes on, after a hyphen, in a second line
 
 
 def status_strip(frame: pd.DataFrame, *, by: str = "paper", name: str = "claim", status: str = "status") -> Figure:
@@ -44,7 +46,8 @@ def status_strip(frame: pd.DataFrame, *, by: str = "paper", name: str = "claim",
                 box = FancyBboxPatch((x + 0.04, y + 0.1), 0.92, 0.8, "round,pad=0,rounding_size=0.06")
                 box.set(facecolor=colour, alpha=0.3, linewidth=0)
                 ax.add_patch(box)
-                ax.text(x + 0.5, y + 0.5, f"{sign}  {claim}", ha="center", va="center", size=7.5)
+                said_here = textwrap.fill(f"{sign}  {claim}", CELL_WIDTH)
+                ax.text(x + 0.5, y + 0.5, said_here, ha="center", va="center", size=7)
         handles = [Patch(color=c, alpha=0.45, label=f"{sign}  {said}") for said, (c, sign) in STATUSES.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(STATUSES))
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
 
-from helpers import frames, plots, style
+from helpers import frames, ledger, plots, style
 
 
 def curves(n_seeds=3, epochs=6):
@@ -290,3 +290,13 @@ def test_a_status_is_told_by_a_sign_as_well_as_by_its_colour():
     assert {"+  C1", "?  C2", "ebm: 1 claim", "ceb: 1 claim", "+  holds", "–  not run"} <= set(said)
     with pytest.raises(ValueError, match="status: expected some of"):
         plots.status_strip(claims.assign(status="maybe"))
+
+
+def test_the_longest_ids_of_the_ledger_stay_in_their_cells():
+    longest = sorted((claim.id for claim in ledger.read()), key=len)[-6:]
+    figure = plots.status_strip(pd.DataFrame({"paper": "ceb", "claim": longest, "status": "undecided"}))
+    figure.canvas.draw()
+    for cell, text in zip(figure.axes[0].patches, figure.axes[0].texts, strict=True):
+        inside, said = cell.get_window_extent(), text.get_window_extent()
+        assert inside.x0 <= said.x0 and said.x1 <= inside.x1, text.get_text()
+        assert inside.y0 <= said.y0 and said.y1 <= inside.y1, text.get_text()
