@@ -298,5 +298,5 @@ def test_the_longest_ids_of_the_ledger_stay_in_their_cells():
     figure.canvas.draw()
     for cell, text in zip(figure.axes[0].patches, figure.axes[0].texts, strict=True):
         inside, said = cell.get_window_extent(), text.get_window_extent()
-        assert inside.x0 <= said.x0 and said.x1 <= inside.x1, text.get_text()
-        assert inside.y0 <= said.y0 and said.y1 <= inside.y1, text.get_text()
+        assert inside.x0 <= said.x0 < said.x1 <= inside.x1, text.get_text()
+        assert inside.y0 <= said.y0 < said.y1 <= inside.y1, text.get_text()
