@@ -172,6 +172,7 @@ def _transport() -> Any:
 
 def _papermill(source: Path, *, values: dict[str, Any], log: Any, timeout: float | None) -> tuple[Any, str | None]:
     """The executed notebook and, where it failed, why; also after the kernel has died or a cell took too long."""
+    _spare_grammars()
     from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelError
     from papermill.engines import NBClientEngine, papermill_engines
     from papermill.exceptions import PapermillExecutionError
@@ -217,6 +218,15 @@ def _papermill(source: Path, *, values: dict[str, Any], log: Any, timeout: float
     if error:
         print(error, file=log)
     return held[0], error
+
+
+def _spare_grammars() -> None:
+    """Keep jsonschema, which nbformat imports, from building 38 grammars at its import.
+
+    They take two seconds and check addresses (the format "iri"), which no notebook's schema has; without the package
+    that they are in, jsonschema leaves that check out.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: an import of it is an ImportError
 
 
 def _write_executed(notebook: Any, path: Path, *, error: str | None) -> None:

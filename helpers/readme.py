@@ -3,6 +3,7 @@
     params/shipped/<profile>/<network>/card.json               accuracies of the networks that ship
     figures/measured/<profile>/…/12_claims/claims.json         the ledger of a run: status and value of each claim
     figures/measured/<profile>/…/<notebook>/finished.json      what the notebooks of that run cost
+    figures/measured/<profile>/…/runs/*.json                   what whole runs cost
     params/published/ebm_robust_accuracy.csv, params/claims.yaml   published values, with their trust
 
 They stand in README.md between two marks. What no record holds is "not run".
@@ -18,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers import claims, files, ledger, metrics, parameters, records, tables
+from helpers import claims, files, ledger, metrics, parameters, records, run_log, tables
 from helpers.ledger import Claim
 from helpers.metrics import Estimate
 from helpers.robustness import METHODS
@@ -221,6 +222,45 @@ def costs(record: records.Record) -> str:
     )
 
 
+def _asked(run: Mapping[str, Any], profile: str) -> str:
+    """Which notebooks a run was for, in words."""
+    numbers = [str(name)[:2] for name in run["notebooks"]]
+    usual = [name[:2] for name in parameters.named(profile, [])]
+    seeds = f", {run['max_seeds']} seed(s) a network" if run["max_seeds"] else ""
+    return ("all" if numbers == usual else ", ".join(numbers)) + seeds
+
+
+def runs_table() -> pd.DataFrame:
+    """The committed runs of `./run_all.sh` that ended well: what ran, for how long, and on what."""
+    rows = []
+    for profile, record in ledgers().items():
+        for run in run_log.read([record.path.parent.parent / "runs"]):
+            kinds = [job["kind"] for job in run["jobs"]]
+            if run["status"] == 0:
+                rows.append(
+                    {
+                        "profile": f"`{profile}`",
+                        "notebooks": _asked(run, profile),
+                        "ran": f"{kinds.count('network')} × training, {kinds.count('notebook')} × notebook",
+                        "clock": f"{run['wall_seconds']:,.0f}",
+                        "work": f"{sum(job['seconds'] or 0.0 for job in run['jobs']):,.0f}",
+                        "memory": f"{max(job['peak_memory_mb'] or 0 for job in run['jobs']):,.0f}",
+                        "cores": str(run["cores"]),
+                        "device": run["device"],
+                        "commit": f"`{run['commit'][:7]}`",
+                    }
+                )
+    return pd.DataFrame(rows, dtype=object)
+
+
+RUN_HEADERS = {
+    "notebooks": "notebooks asked for",
+    "clock": "by the clock (s)",
+    "work": "sum of its jobs (s)",
+    "memory": "largest job (MB)",
+}
+
+
 # The page
 
 
@@ -243,6 +283,13 @@ def _parts() -> Iterator[str]:
     for profile, record in found.items():
         folder = record.path.parent.parent.relative_to(parameters.ROOT).as_posix()
         yield f"`{profile}` ([records]({folder})): {outcome(record)}. {costs(record)}"
+    runs = runs_table()
+    if len(runs):
+        yield (
+            "Runs of `./run_all.sh` in clones, the environment there, each measured once; machines of one name differ, "
+            "and so do days."
+        )
+        yield tables.readme(runs, headers=RUN_HEADERS)
     yield END
 
 

@@ -5,6 +5,7 @@ The same figure gives the same bytes: no dates are written.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,20 +23,32 @@ Origin = records.Record | Sequence[records.Record]
 def save(fig: Figure, p: Parameters, name: str, record: Origin, *, caption: str, alt: str | None = None) -> Figure:
     """Write `name`.png (200 dpi), `name`.pdf and `name`.figure.json beside the record; returns `fig`.
 
+    With COMPANION_FIGURES=png in the environment there is no PDF, of which embedding the letters is most of the time.
     `record` is what the figure was drawn from, one record or several. `caption` says what is seen; `alt` describes
     the picture to who cannot see it (the caption where not given). As the last line of a cell it shows the figure.
     """
     origin = checked(name, record, caption)
     text = f"{caption} From {', '.join(entry['file'] for entry in origin)}, commit {origin[0]['commit']}."
+    made = [f"{name}.{kind}" for kind in _formats()]
     with style.in_style():
         with files.atomic(p.folder / f"{name}.png") as path:
             png = {"Title": name, "Description": text, "Source": _source(origin), "Software": None}
             fig.savefig(path, dpi=200, metadata=png)
-        with files.atomic(p.folder / f"{name}.pdf") as path, _laid_out(fig):
-            pdf = {"Title": name, "Subject": text, "Keywords": _source(origin), "CreationDate": None}
-            fig.savefig(path, metadata=pdf)
-    describe(p, "figure", name, origin=origin, caption=caption, alt=alt, made=[f"{name}.png", f"{name}.pdf"])
+        if f"{name}.pdf" in made:
+            with files.atomic(p.folder / f"{name}.pdf") as path, _laid_out(fig):
+                pdf = {"Title": name, "Subject": text, "Keywords": _source(origin), "CreationDate": None}
+                fig.savefig(path, metadata=pdf)
+        else:
+            (p.folder / f"{name}.pdf").unlink(missing_ok=True)  # an earlier run's, of other numbers
+    describe(p, "figure", name, origin=origin, caption=caption, alt=alt, made=made)
     return fig
+
+
+def _formats() -> tuple[str, ...]:
+    given = os.environ.get("COMPANION_FIGURES") or "png,pdf"
+    if given not in ("png", "png,pdf"):
+        raise ValueError(f"expected COMPANION_FIGURES to be png or png,pdf, got {given!r}")
+    return tuple(given.split(","))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from helpers import cluster, costs, files, jobs, kernel, parameters, sweeps
+from helpers import cluster, costs, files, jobs, kernel, parameters, run_log, sweeps
 from helpers.jobs import Job
 
 USAGE = """./run_all.sh [profile] [-n] [notebook … | --sweep NAME] [options of Snakemake]
@@ -34,6 +34,7 @@ USAGE = """./run_all.sh [profile] [-n] [notebook … | --sweep NAME] [options of
 
 environment   COMPANION_PYTHON=/path/to/python   use that Python's packages instead of .venv
               COMPANION_CELL_TIMEOUT=seconds     stop a notebook whose cell takes longer
+              COMPANION_FIGURES=png              write no PDF beside each figure
               DATA_ROOT, CHECKPOINTS             where data sets and foreign weights lie
 """
 HEARTBEAT_SECONDS = 30.0
@@ -83,7 +84,7 @@ _DRY = {"-n", "--dry-run", "--dryrun"}
 def _command(request: Request, notebooks: list[str]) -> list[str]:
     """Snakemake on our Snakefile; its own lock is off because `one_at_a_time` outlives no killed run."""
     told = {word.partition("=")[0] for word in request.snakemake}
-    cores = [] if {"--cores", "-c", "--jobs", "-j", "--executor", "-e"} & told else ["--cores", _cores()]
+    cores = [] if {"--cores", "-c", "--jobs", "-j", "--executor", "-e"} & told else ["--cores", str(run_log.cores())]
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(parameters.ROOT / "Snakefile")),
         *("--directory", str(parameters.ROOT), "--nolock", "--rerun-incomplete", "--keep-going", "--nocolor"),
@@ -93,10 +94,6 @@ def _command(request: Request, notebooks: list[str]) -> list[str]:
         *cluster.options(request.snakemake, request.profile),
         *("--config", f"profile={request.profile}", f"notebooks={','.join(notebooks)}", f"sweep={request.sweep}"),
     ]
-
-
-def _cores() -> str:
-    return str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _environment(run: str) -> dict[str, str]:
@@ -230,12 +227,17 @@ def run(request: Request, notebooks: list[str], planned: list[Job]) -> int:
         for job, path in jobs.drop_broken(planned):
             print(f"{job.label}: {job.relative(path)} is gone, so it runs again", flush=True)
         _warn_of_disk(request.profile, home)
-        watch = Watch(planned, secrets.token_hex(8))
+        watch, start = Watch(planned, secrets.token_hex(8)), time.monotonic()
         code, said = _snakemake(_command(request, notebooks), watch, log=home / "logs" / "snakemake.log", lock=lock)
         files.sweep(home)  # again: a kernel may outlive the killed run before this one by a second, and leave its own
         if code and planned[-1].label not in watch.outcomes:  # Snakemake leaves it out when a notebook has failed
             _report(watch)
-        return summary(watch, code=code, said=said)
+        seconds = time.monotonic() - start
+        status = summary(watch, code=code, said=said)
+        if watch.outcomes:
+            with contextlib.suppress(OSError):  # a full disk: what the run cost is not worth its results
+                run_log.keep(planned, watch.outcomes, seconds=seconds, status=status)
+        return status
 
 
 def _warn_of_disk(profile: str, home: Path) -> None:

@@ -35,10 +35,7 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    """The project as a clone of it would be, uncommitted files included, in a folder with a space in its name."""
-    folder = tmp_path / "a clone"
+def _copy(folder: Path) -> Path:
     listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True)
     if listed.returncode:
         left_out = shutil.ignore_patterns(".venv", ".git", "figures", "data", ".snakemake", "__pycache__", ".*_cache")
@@ -48,6 +45,12 @@ def copied(tmp_path: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The project as a clone of it would be, uncommitted files included, in a folder with a space in its name."""
+    return _copy(tmp_path / "a clone")
 
 
 def _tiny(folder: Path) -> light.Tree:
@@ -80,5 +83,22 @@ def light_tree(copied: Path) -> Iterator[light.Tree]:
     """
     tree = light.Tree(copied)
     tree.fill()
+    yield tree
+    tree.end()
+
+
+@pytest.fixture(scope="session")
+def _run_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = light.Tree(_copy(tmp_path_factory.mktemp("run before") / "a clone"))
+    tree.fill()
+    status, said = tree.run("light")
+    assert status == 0, said
+    return tree.folder
+
+
+@pytest.fixture
+def done_tree(_run_before: Path, tmp_path: Path) -> Iterator[light.Tree]:
+    """A `light_tree` in which everything has been run, and that was moved to another folder since."""
+    tree = light.Tree(shutil.copytree(_run_before, tmp_path / "a clone", symlinks=True))
     yield tree
     tree.end()

@@ -2,9 +2,11 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 
+import filelock
 import pytest
 import trees
 import yaml
@@ -160,7 +162,12 @@ def test_numbers_of_results_are_not_typed_into_captions(name):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    return trees.tiny(tmp_path_factory.mktemp("a tree") / "with spaces")
+    """One tree for all workers: each network is trained once, and notebooks run beside each other as in a run."""
+    base = tmp_path_factory.getbasetemp()
+    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = home / "a tree" / "with spaces"
+    with filelock.FileLock(home / "tree.lock"):
+        return folder if folder.exists() else trees.tiny(folder)
 
 
 EXPECTED = {
@@ -200,12 +207,23 @@ EXPECTED = {
 }
 
 
+def execute(tree, job, *, again=True):
+    """Run a job of the tree; without `again` only where it has not been run, also by another worker at this moment.
+
+    00 alone writes the PDFs of its figures too.
+    """
+    environment = trees.environment(tree) | ({"COMPANION_FIGURES": "png,pdf"} if job.startswith("00") else {})
+    with filelock.FileLock(tree.parent / f"{job.replace('/', '-')}.lock"):
+        if again or not (tree / "figures" / "digits" / job / "finished.json").exists():
+            command = [trees.PYTHON, "-m", "helpers.execute", "digits", job]
+            done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.process
 @each
 def test_runs_from_a_fresh_kernel(name, tree):
-    command = [trees.PYTHON, "-m", "helpers.execute", "digits", name]
-    done = subprocess.run(command, cwd=tree, env=trees.environment(tree), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    execute(tree, name)
     folder = tree / "figures" / "digits" / name
     finished = json.loads((folder / "finished.json").read_text("utf-8"))
     made = {
@@ -213,6 +231,8 @@ def test_runs_from_a_fresh_kernel(name, tree):
     }
     assert made["record"] == EXPECTED[name]
     assert made["figure"]
+    written = {path.stem for path in folder.glob("*.pdf")}
+    assert written == (made["figure"] if name == "00_start_here" else set())
     for record in made["record"]:
         records.load(folder / f"{record}.json")
     assert not (folder / "parts").exists()
@@ -238,10 +258,8 @@ def test_runs_from_a_fresh_kernel(name, tree):
 @pytest.mark.process
 def test_a_point_of_a_sweep_has_the_numbers_that_the_whole_notebook_has_there(tree):
     home = tree / "figures" / "digits"
-    for job in ("05_generation_ablations", "generation_noise/noise_stds=0"):
-        if job.startswith("generation") or not (home / job / "finished.json").exists():
-            command = [trees.PYTHON, "-m", "helpers.execute", "digits", job]
-            subprocess.run(command, cwd=tree, env=trees.environment(tree), check=True, capture_output=True)
+    execute(tree, "05_generation_ablations", again=False)
+    execute(tree, "generation_noise/noise_stds=0")
     whole = records.load(home / "05_generation_ablations" / "settings.json").content["scalars"]
     point = home / "sweeps" / "generation_noise" / "noise_stds=0" / "05_generation_ablations"
     alone = records.load(point / "settings.json").content["scalars"]

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers import claims, ledger, parameters, readme, records, tables
+from helpers import claims, files, ledger, parameters, readme, records, tables
 from helpers.parameters import ROOT
 
 
@@ -50,6 +50,46 @@ def test_every_status_and_value_is_that_of_the_ledger():
                 last = 10.0 ** -len(shown.partition(".")[2])  # the digit that the interval lets be said
                 assert float(shown) == pytest.approx(scalars.loc[claim, "value"], rel=0, abs=0.51 * last)
                 assert tables.text(scalars.loc[claim, "value"])
+
+
+RUN = {
+    "format": "run/1",
+    "profile": "digits",
+    "notebooks": ["00_start_here", "01_energy_landscape"],
+    "wall_seconds": 1234.5,
+    "status": 0,
+    "jobs": [
+        {"job": "network madry", "kind": "network", "seconds": 100.0, "peak_memory_mb": 700},
+        {"job": "00_start_here", "kind": "notebook", "seconds": 20.0, "peak_memory_mb": 900},
+        {"job": "01_energy_landscape", "kind": "notebook", "seconds": 3.0, "peak_memory_mb": None},
+    ],
+    "max_seeds": "1",
+    "cores": 2,
+    "device": "a processor",
+    "commit": "0123456789" * 4,
+}
+
+
+def test_what_a_run_took_is_what_it_kept_and_a_failed_one_is_left_out(root):
+    folder = readme.ledgers()["digits"].path.parent.parent / "runs"
+    shutil.rmtree(folder, ignore_errors=True)
+    files.write_json(folder / "1.json", RUN)
+    files.write_json(folder / "2.json", RUN | {"status": 1})
+    table = readme.runs_table()
+    table = table[table["profile"] == "`digits`"]
+    assert len(table) == 1
+    assert dict(table.iloc[0]) == {
+        "profile": "`digits`",
+        "notebooks": "00, 01, 1 seed(s) a network",
+        "ran": "1 × training, 2 × notebook",
+        "clock": "1,234",
+        "work": "123",
+        "memory": "900",
+        "cores": "2",
+        "device": "a processor",
+        "commit": "`0123456`",
+    }
+    assert "by the clock (s)" in readme.block()
 
 
 def test_what_no_record_holds_is_not_run(root):

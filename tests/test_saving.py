@@ -67,6 +67,17 @@ def test_the_pdf_is_the_pngs_picture_and_the_figure_can_be_laid_out_again(p, rec
     assert fig.get_layout_engine() is engine
 
 
+def test_a_reader_may_do_without_pdfs_and_an_old_one_does_not_stay(p, record, monkeypatch):
+    plots.save(figure(), p, "plane", record, caption="c")
+    monkeypatch.setenv("COMPANION_FIGURES", "png")
+    plots.save(figure(), p, "plane", record, caption="c")
+    assert json.loads((p.folder / "plane.figure.json").read_text("utf-8"))["files"] == ["plane.png"]
+    assert not (p.folder / "plane.pdf").exists()
+    monkeypatch.setenv("COMPANION_FIGURES", "svg")
+    with pytest.raises(ValueError, match="expected COMPANION_FIGURES to be png or png,pdf, got 'svg'"):
+        plots.save(figure(), p, "plane", record, caption="c")
+
+
 def test_the_same_figure_gives_the_same_bytes(p, record, monkeypatch):
     contents = []
     for name in ("a", "a"):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helpers import costs, jobs, parameters, workflow
+from helpers import costs, jobs, parameters, run_log, workflow
 
 RAN = re.compile(r"^\[(\d+) of (\d+)\] (.+?) (done|FAILED)", re.M)
 
@@ -93,6 +93,10 @@ def test_a_cold_run_then_an_unchanged_one_then_one_change_at_a_time(light_tree):
     assert outcomes(said) == dict.fromkeys(everything, "done")
     assert f"Report: {tree.figures('index.html')}" in said
     assert (tree.value("91_one"), tree.value("92_two")) == (3, 4)
+    (kept,) = run_log.read([tree.figures("runs")])
+    assert sorted(job["job"] for job in kept["jobs"]) == everything
+    assert (kept["status"], kept["up_to_date"]) == (0, 0)
+    assert max(job["seconds"] for job in kept["jobs"]) < kept["wall_seconds"]
 
     before = {path: path.stat().st_mtime_ns for path in tree.figures().rglob("*.run.json")}
     assert len(before) == 4
@@ -101,6 +105,7 @@ def test_a_cold_run_then_an_unchanged_one_then_one_change_at_a_time(light_tree):
     assert ran(said) == []
     assert set(outcomes(said).values()) == {"up to date"}
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing was started
+    assert len(run_log.read([tree.figures("runs")])) == 1
 
     tree.write("params/light/92_two.yaml", "n_steps: 5\n")
     status, said = tree.run("light", "-n")
@@ -145,9 +150,8 @@ def _value():
 
 
 @pytest.mark.process
-def test_what_is_gone_is_made_again(light_tree):
-    tree = light_tree
-    tree.run("light")
+def test_what_is_gone_is_made_again(done_tree):
+    tree = done_tree
     tree.figures("92_two/value.json").unlink()
     status, said = tree.run("light", "-n")
     assert "would run 92_two: figures/light/92_two/value.json is gone" in said
@@ -159,9 +163,8 @@ def test_what_is_gone_is_made_again(light_tree):
 
 
 @pytest.mark.process
-def test_a_failed_notebook_stops_nothing_else_and_the_run_fails(light_tree):
-    tree = light_tree
-    tree.run("light")
+def test_a_failed_notebook_stops_nothing_else_and_the_run_fails(done_tree):
+    tree = done_tree
     good = tree.figures("91_one/value.json").read_bytes()
     tree.notebook("91_one", ["networks", "n_steps"], ["assert False, 'the reason'"])
     tree.write("params/light/92_two.yaml", "n_steps: 9\n")
