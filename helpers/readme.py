@@ -241,7 +241,7 @@ def runs_table() -> pd.DataFrame:
                     {
                         "profile": f"`{profile}`",
                         "notebooks": _asked(run, profile),
-                        "ran": f"{kinds.count('network')} × training, {kinds.count('notebook')} × notebook",
+                        "ran": f"{kinds.count('network')} × network, {kinds.count('notebook')} × notebook",
                         "clock": f"{run['wall_seconds']:,.0f}",
                         "work": f"{sum(job['seconds'] or 0.0 for job in run['jobs']):,.0f}",
                         "memory": f"{max(job['peak_memory_mb'] or 0 for job in run['jobs']):,.0f}",

@@ -81,7 +81,7 @@ def test_what_a_run_took_is_what_it_kept_and_a_failed_one_is_left_out(root):
     assert dict(table.iloc[0]) == {
         "profile": "`digits`",
         "notebooks": "00, 01, 1 seed(s) a network",
-        "ran": "1 × training, 2 × notebook",
+        "ran": "1 × network, 2 × notebook",
         "clock": "1,234",
         "work": "123",
         "memory": "900",
