@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers import claims, files, ledger, metrics, parameters, records, run_log, tables
+from helpers import claims, files, ledger, metrics, parameters, records, report, run_log, tables
 from helpers.ledger import Claim
 from helpers.metrics import Estimate
 from helpers.robustness import METHODS
@@ -127,13 +127,6 @@ def _over_seeds(several: Sequence[Mapping[str, Any]], kind: str) -> Interval | N
     return Interval(found.value, found.low, found.high)
 
 
-def _radius(stored: Mapping[str, Any] | None) -> str | None:
-    if not stored:
-        return None
-    linf = stored["attack_norm"] == "linf"
-    return f"L∞ {stored['epsilon_255']:g}/255" if linf else f"L2 {stored['epsilon_l2']:g}"
-
-
 def asked_for() -> dict[str, list[str]]:
     """Network → the numbers of the notebooks that look at it, in the profiles with networks that ship."""
     found: dict[str, list[str]] = {}
@@ -175,7 +168,7 @@ def networks_table() -> pd.DataFrame:
                 "notebooks": ", ".join(wanted.get(name, [])) or None,
                 "clean": _over_seeds(several, "clean"),
                 "pgd": _over_seeds(several, "pgd"),
-                "ball": _radius(several[0]["accuracy"].get("pgd")) if several else None,
+                "ball": report.ball(several[0]["accuracy"].get("pgd") or {}) or None if several else None,
                 "published_pgd": values.get((method, "PGD")),
                 "published_ensemble": values.get((method, "AutoAttack")),
                 "large": _large(name) if name in printed else None,

@@ -262,8 +262,8 @@ def networks(profile: str, folder: Path) -> dict[str, Any]:
             if card:
                 rows.append(_network(recipe.name, seed, card))
                 attacks.append(_attack(_mapping(_mapping(card.get("accuracy")).get("pgd"))))
-    columns = ["network", "seed", "architecture", "objective", "clean (%)", "PGD (%)", "n", "seconds"]
-    numeric = [False, True, False, False, True, True, True, True]
+    columns = ["network", "seed", "architecture", "objective", "clean (%)", "PGD (%)", "in", "n", "seconds"]
+    numeric = [False, True, False, False, True, True, False, True, True]
     said = "; ".join(dict.fromkeys(one for one in attacks if one)) or "not measured."
     return {"columns": columns, "rows": rows, "numeric": numeric, "attack": said}
 
@@ -277,6 +277,7 @@ def _network(name: str, seed: int, card: Mapping[str, Any]) -> list[str]:
         str(entry.get("architecture") or MISSING),
         str(entry.get("objective") or entry.get("source") or MISSING),
         *(_accuracy(_mapping(accuracy.get(kind))) for kind in ("clean", "pgd")),
+        ball(_mapping(accuracy.get("pgd"))) or MISSING,
         _number(_mapping(accuracy.get("clean")).get("n"), "{:,}"),
         _number(made.get("seconds"), "{:.1f}"),
     ]
@@ -288,12 +289,21 @@ def _accuracy(stored: Mapping[str, Any]) -> str:
 
 
 def _attack(stored: Mapping[str, Any]) -> str:
-    """The attack of a card's robust accuracy, in words."""
+    """The attack of a card's robust accuracy, in words; its ball is a column."""
     if not stored:
         return ""
-    radius = [f"{key} = {stored[key]:g}" for key in ("epsilon_255", "epsilon_l2") if stored.get(key) is not None]
-    parts = [f"{stored.get('attack')} with {stored.get('n_steps')} steps", str(stored.get("attack_norm", "")), *radius]
-    return ", ".join(part for part in [*parts, f"returns = {stored.get('returns')}"] if part)
+    return f"{stored.get('attack')} with {stored.get('n_steps')} steps, returns = {stored.get('returns')}"
+
+
+def ball(stored: Mapping[str, Any]) -> str:
+    """Norm and radius of a card's robust accuracy, in [0, 1] pixels; empty where it has none.
+
+    >>> ball({"attack_norm": "linf", "epsilon_255": 8.0}), ball({"attack_norm": "l2", "epsilon_l2": 0.5})
+    ('L∞ 8/255', 'L2 0.5')
+    """
+    if stored.get("attack_norm") == "linf" and stored.get("epsilon_255") is not None:
+        return f"L∞ {stored['epsilon_255']:g}/255"
+    return f"L2 {stored['epsilon_l2']:g}" if stored.get("epsilon_l2") is not None else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -194,8 +194,9 @@ def test_networks_of_the_recipes_in_force_are_listed(tmp_path, monkeypatch):
         (home / "card.json").write_text(json.dumps(card | {"provenance": {"seconds": 9.87}}))
     found = report.networks("digits", tmp_path / "digits")
     value = "52.3 [50.1, 54.5]"
-    assert found["rows"] == [["trades", "0", "smallcnn", "trades", value, value, "360", "9.9"]]
-    assert found["attack"] == "pgd_ce with 20 steps, linf, epsilon_255 = 8, returns = last"
+    assert found["rows"] == [["trades", "0", "smallcnn", "trades", value, value, "L∞ 8/255", "360", "9.9"]]
+    assert len(found["columns"]) == len(found["numeric"]) == len(found["rows"][0])
+    assert found["attack"] == "pgd_ce with 20 steps, returns = last"
     assert "smallcnn" in report.write("digits", folder=tmp_path / "digits").read_text("utf-8")
 
 
