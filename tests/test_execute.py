@@ -58,6 +58,24 @@ def test_a_picture_from_elsewhere_becomes_its_text():
     assert 'src="data:image/gif' in text
 
 
+def test_jsonschema_builds_no_grammars_and_notebooks_are_checked_all_the_same():
+    code = """
+import sys
+from helpers import execute
+execute._spare_grammars()
+import nbformat, papermill.execute
+made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+nbformat.validate(made)
+made.cells[0].cell_type = "neither"
+try:
+    nbformat.validate(made)
+except nbformat.ValidationError:
+    print("refused", "lark" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=execute.parameters.ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["refused", "False"], done.stderr
+
+
 def test_the_page_asks_nothing_of_other_machines(light_tree):
     light_tree.execute("light", "92_two")
     text = page(light_tree, "92_two")
