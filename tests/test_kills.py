@@ -12,7 +12,7 @@ import yaml
 from helpers import files, records
 
 pytestmark = pytest.mark.process
-KILLS = int(os.environ.get("COMPANION_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("COMPANION_TEST_KILLS", "2"))
 NOTEBOOK = "01"
 
 
