@@ -79,6 +79,11 @@ def device() -> str:
         return platform.processor() or platform.machine()
 
 
+def machine() -> dict[str, str]:
+    """`device` and `platform`: what a number was computed on."""
+    return {"device": device(), "platform": f"{platform.system()} {platform.machine()}"}
+
+
 def threads() -> int:
     """Threads that torch uses for one operation in this process; without torch, the processors there are."""
     torch = sys.modules.get("torch")
@@ -108,7 +113,6 @@ def provenance(p: Parameters | None = None) -> dict[str, Any]:
     run: dict[str, Any] = {}
     if p is not None:
         run = {"profile": p.profile, "notebook": p.notebook, "parameters": dict(p.values), "digest": p.digest}
-    machine = {"device": device(), "threads": threads(), "platform": f"{platform.system()} {platform.machine()}"}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     cost = {"wall_seconds": round(time.monotonic() - STARTED, 2), **peak_memory(), "finished_at": now}
-    return {**commit(), **run, "versions": versions(), **machine, **cost}
+    return {**commit(), **run, "versions": versions(), "threads": threads(), **machine(), **cost}

@@ -168,7 +168,7 @@ def networks_table() -> pd.DataFrame:
                 "notebooks": ", ".join(wanted.get(name, [])) or None,
                 "clean": _over_seeds(several, "clean"),
                 "pgd": _over_seeds(several, "pgd"),
-                "ball": report.ball(several[0]["accuracy"].get("pgd") or {}) or None if several else None,
+                "ball": report.ball(several[0]["accuracy"].get("pgd")) if several else None,
                 "published_pgd": values.get((method, "PGD")),
                 "published_ensemble": values.get((method, "AutoAttack")),
                 "large": _large(name) if name in printed else None,
@@ -279,8 +279,8 @@ def _parts() -> Iterator[str]:
     runs = runs_table()
     if len(runs):
         yield (
-            "Runs of `./run_all.sh` in clones, the environment there, each measured once; machines of one name differ, "
-            "and so do days."
+            "What runs of `./run_all.sh` took in fresh clones, packages installed; machines of one name differ, and so "
+            "do days."
         )
         yield tables.readme(runs, headers=RUN_HEADERS)
     yield END

@@ -25,6 +25,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 OUTCOMES = {"ok": "done", "failed": "failed", "running": "did not come to an end", None: "has not run"}
 KINDS = {"ok": "ok", "failed": "failed"}
 NAMING = ("metric", "id", "value", "unit", "n", "seeds", "low", "high", "level", "interval_kind")
+RADII = {"linf": ("epsilon_255", "L∞ {:g}/255"), "l2": ("epsilon_l2", "L2 {:g}")}
 MOST_ROWS = 600  # of a record's numbers on the page; all of them are in the record
 
 
@@ -295,15 +296,16 @@ def _attack(stored: Mapping[str, Any]) -> str:
     return f"{stored.get('attack')} with {stored.get('n_steps')} steps, returns = {stored.get('returns')}"
 
 
-def ball(stored: Mapping[str, Any]) -> str:
-    """Norm and radius of a card's robust accuracy, in [0, 1] pixels; empty where it has none.
+def ball(stored: Mapping[str, Any] | None) -> str | None:
+    """Norm and radius of a card's robust accuracy, in [0, 1] pixels; None where it has none.
 
     >>> ball({"attack_norm": "linf", "epsilon_255": 8.0}), ball({"attack_norm": "l2", "epsilon_l2": 0.5})
     ('L∞ 8/255', 'L2 0.5')
     """
-    if stored.get("attack_norm") == "linf" and stored.get("epsilon_255") is not None:
-        return f"L∞ {stored['epsilon_255']:g}/255"
-    return f"L2 {stored['epsilon_l2']:g}" if stored.get("epsilon_l2") is not None else ""
+    if not stored or stored.get("attack_norm") not in RADII:
+        return None
+    key, text = RADII[stored["attack_norm"]]
+    return text.format(stored[key]) if isinstance(stored.get(key), int | float) else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

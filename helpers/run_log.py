@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,7 @@ def facts(
         "jobs": [_cost(job, outcomes[job.label]) for job in ran],
         "max_seeds": os.environ.get("MAX_SEEDS"),
         "cores": cores(),
-        "device": provenance.device(),
-        "platform": f"{platform.system()} {platform.machine()}",
+        **provenance.machine(),
         "versions": provenance.versions(),
         **provenance.commit(),
     }

@@ -20,7 +20,7 @@ def smaller(tree):
     """Two seeds of one network, one after the other, a notebook that keeps what it has computed, and the report."""
     path = tree.folder / "params" / "digits" / "networks.yaml"
     entries = yaml.safe_load(path.read_text("utf-8"))
-    kept = {name: entries[name] | {"seeds": [0, 1]} for name in ("trades",)}
+    kept = {"trades": entries["trades"] | {"seeds": [0, 1]}}
     path.write_text(yaml.safe_dump(kept), "utf-8")
     path = tree.folder / "params" / "digits" / "01_energy_landscape.yaml"
     values = yaml.safe_load(path.read_text("utf-8"))

@@ -13,10 +13,12 @@ RECORDS = [
     for path in sorted(HOME.rglob("*.json"))
     if (files.read_json(path) or {}).get("format", "").startswith("record/")
 ]
+RUNS = sorted(HOME.glob("**/runs/*.json"))
 
 
 def test_there_are_some():
     assert RECORDS
+    assert RUNS
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.relative_to(HOME).as_posix())
@@ -33,9 +35,6 @@ def test_a_record_has_its_arrays_and_a_commit(path):
 def test_a_record_names_no_folder_of_the_machine_that_made_it(path):
     found = re.search(r"(?<![\w:/.*])/\w+/\w+", path.read_text("utf-8"))
     assert found is None, found
-
-
-RUNS = sorted(HOME.glob("**/runs/*.json"))
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.relative_to(HOME).as_posix())
